@@ -1,0 +1,269 @@
+// The live history of one flow. In: the trait `timeline`, the model that timeline.py makes. Out: {action, message?} for Python.
+// The one rule: what comes from outside becomes text nodes, never HTML.
+
+const TICK = 500;
+const BUTTONS = [
+  ["pause", "Pause", (t) => !t.ended && t.status !== "paused"],
+  ["resume", "Resume", (t) => t.status === "paused"],
+  ["send", "Send…", (t) => !t.ended],
+  ["cancel", "Cancel", (t) => !t.ended],
+];
+
+function make(tag, className, text) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined && text !== null) node.textContent = String(text);
+  return node;
+}
+
+export function duration(ms) {
+  if (ms < 1000) return `${Math.max(0, Math.round(ms))} ms`;
+  if (ms < 60000) return `${(ms / 1000).toFixed(1)} s`;
+  const seconds = Math.round(ms / 1000);
+  for (const [size, name, below, lower] of [[86400, "d", 3600, "h"], [3600, "h", 60, "min"], [60, "min", 1, "s"]]) {
+    if (seconds < size) continue;
+    const rest = Math.floor((seconds % size) / below);
+    return `${Math.floor(seconds / size)} ${name}` + (rest ? ` ${rest} ${lower}` : "");
+  }
+  return `${seconds} s`;
+}
+
+function clock(ms) {
+  const moment = new Date(ms);
+  const today = new Date().toDateString() === moment.toDateString();
+  return today ? moment.toLocaleTimeString() : moment.toLocaleString();
+}
+
+class History {
+  constructor(model, el) {
+    this.model = model;
+    this.open = new Set();
+    this.drawn = new Map();
+    this.skew = 0;
+    this.root = make("section", "fm-history");
+    this.head = make("header", "fm-head");
+    this.rows = make("div", "fm-rows");
+    this.foot = make("footer", "fm-foot");
+    this.notice = make("div", "fm-notice");
+    this.notice.setAttribute("role", "status");
+    this.sender = this.makeSender();
+    this.root.append(this.head, this.sender, this.notice, this.rows, this.foot);
+    this.makeHead();
+    el.append(this.root);
+  }
+
+  makeHead() {
+    this.name = make("strong", "fm-name");
+    this.badge = make("span", "fm-badge");
+    this.ident = make("code", "fm-id");
+    this.args = make("code", "fm-args");
+    this.times = make("span", "fm-times");
+    this.buttons = BUTTONS.map(([action, label, shown]) => {
+      const button = make("button", `fm-button fm-${action}`, label);
+      button.type = "button";
+      button.addEventListener("click", () => (action === "send" ? this.toggleSender() : this.act(action)));
+      return [button, shown];
+    });
+    const actions = make("span", "fm-actions");
+    actions.append(...this.buttons.map(([button]) => button));
+    this.head.append(this.name, this.badge, this.ident, this.args, this.times, actions);
+  }
+
+  makeSender() {
+    const form = make("form", "fm-sender");
+    form.hidden = true;
+    const input = make("input", "fm-message");
+    input.placeholder = 'message as JSON: {"approved": true}';
+    input.setAttribute("aria-label", "message to the flow, as JSON");
+    const button = make("button", "fm-button", "Send");
+    form.append(input, button);
+    for (const name of ["keydown", "keyup", "keypress"]) input.addEventListener(name, (e) => e.stopPropagation());
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.act("send", input.value);
+      input.value = "";
+      form.hidden = true;
+    });
+    return form;
+  }
+
+  toggleSender() {
+    this.sender.hidden = !this.sender.hidden;
+    if (!this.sender.hidden) this.sender.querySelector("input").focus();
+  }
+
+  act(action, message) {
+    this.notice.textContent = "";
+    this.model.send({ action, message });
+  }
+
+  say(content) {
+    this.notice.textContent = content && content.notice ? String(content.notice) : "";
+  }
+
+  now() {
+    return Date.now() - this.skew;
+  }
+
+  draw() {
+    const t = this.model.get("timeline");
+    if (!t || !t.flow_id) return;
+    this.timeline = t;
+    this.skew = Date.now() - t.now;
+    this.root.dataset.status = t.status;
+    this.root.dataset.flow = t.flow_id;
+    this.name.textContent = t.name;
+    this.badge.textContent = t.status;
+    this.badge.dataset.status = t.status;
+    this.ident.textContent = t.short;
+    this.ident.title = t.flow_id;
+    this.args.textContent = t.args;
+    this.args.title = t.args;
+    for (const [button, shown] of this.buttons) button.hidden = !shown(t);
+    if (t.ended) this.sender.hidden = true;
+    this.drawRows(t);
+    this.drawFoot(t);
+    this.tick();
+  }
+
+  drawRows(t) {
+    const wanted = new Map();
+    if (t.earlier) wanted.set("earlier", { mark: `… ${t.earlier} earlier rows`, text: "" });
+    t.rows.forEach((row, i) => wanted.set(row.mark ? `m${t.earlier + i}` : `s${row.step}`, row));
+    for (const [key, old] of this.drawn) {
+      if (!wanted.has(key)) {
+        old.node.remove();
+        this.drawn.delete(key);
+      }
+    }
+    let previous = null;
+    for (const [key, row] of wanted) {
+      const text = JSON.stringify(row);
+      let entry = this.drawn.get(key);
+      if (!entry || entry.text !== text) {
+        const made = row.mark ? this.makeMark(row) : this.makeStep(row, key);
+        if (entry) entry.node.replaceWith(made.node);
+        entry = { ...made, text, row };
+        this.drawn.set(key, entry);
+      }
+      const place = previous ? previous.nextSibling : this.rows.firstChild;
+      if (entry.node !== place) this.rows.insertBefore(entry.node, place);
+      previous = entry.node;
+    }
+  }
+
+  makeMark(row) {
+    const node = make("div", "fm-mark");
+    node.append(make("span", "fm-mark-kind", row.mark), document.createTextNode(" " + row.text));
+    return { node };
+  }
+
+  makeStep(row, key) {
+    const node = make("div", "fm-step");
+    node.dataset.status = row.status;
+    const line = make("div", "fm-line");
+    line.tabIndex = 0;
+    line.setAttribute("role", "button");
+    const op = make("span", "fm-op");
+    op.append(make("b", "", row.op), document.createTextNode(` ${row.target} ${row.args}`));
+    const track = make("span", "fm-track");
+    const bar = make("span", "fm-bar");
+    track.append(bar);
+    const took = make("span", "fm-took");
+    const result = make("span", "fm-result", row.end === null ? "" : row.result);
+    line.append(make("span", "fm-number", row.step), op, track, took, result);
+    const details = this.makeDetails(row);
+    const show = () => {
+      details.hidden = !this.open.has(key);
+      line.setAttribute("aria-expanded", String(!details.hidden));
+    };
+    const toggle = () => {
+      this.open.has(key) ? this.open.delete(key) : this.open.add(key);
+      show();
+    };
+    line.addEventListener("click", toggle);
+    line.addEventListener("keydown", (e) => {
+      if (e.key !== "Enter" && e.key !== " ") return;
+      e.preventDefault();
+      e.stopPropagation();
+      toggle();
+    });
+    show();
+    node.append(line, details);
+    return { node, bar, took };
+  }
+
+  makeDetails(row) {
+    const list = make("dl", "fm-details");
+    const add = (name, value) => value && list.append(make("dt", "", name), make("dd", "", value));
+    add("target", row.target);
+    add("arguments", row.args_long);
+    add(row.status === "failed" ? "error" : "result", row.end === null ? "" : row.result_long);
+    add("asked", clock(row.start));
+    add("answered", row.end === null ? "" : clock(row.end));
+    add("due", row.due ? clock(row.due) : "");
+    add("attempts", row.attempts > 1 || row.notes.length ? `${row.attempts}` : "");
+    for (const note of row.notes) add("", note);
+    add("line", row.line ? `${row.line}` : "");
+    return list;
+  }
+
+  drawFoot(t) {
+    this.foot.className = "fm-foot";
+    if (t.error) {
+      this.foot.classList.add("fm-error");
+      this.foot.textContent = t.error;
+    } else if (t.status === "completed") {
+      this.foot.classList.add("fm-value");
+      this.foot.textContent = `→ ${t.result}`;
+    } else {
+      this.foot.textContent = "";
+    }
+    this.foot.hidden = !this.foot.textContent && !t.waiting.length;
+  }
+
+  tick() {
+    const t = this.timeline;
+    if (!t) return;
+    const end = t.finished || this.now();
+    const span = Math.max(end - t.started, 1);
+    this.times.textContent = `started ${clock(t.started)} · ${duration(end - t.started)}`;
+    for (const { row, bar, took } of this.drawn.values()) {
+      if (!bar) continue;
+      const until = row.end === null ? end : row.end;
+      const left = Math.min(Math.max(0, (row.start - t.started) / span), 0.985);
+      const width = Math.min(Math.max(0.015, (until - row.start) / span), 1 - left);
+      bar.style.left = `${left * 100}%`;
+      bar.style.width = `${width * 100}%`;
+      took.textContent = duration(until - row.start) + (row.attempts > 1 ? ` ×${row.attempts}` : "");
+    }
+    if (!t.ended && t.waiting.length) this.foot.textContent = this.waitingText(t);
+  }
+
+  waitingText(t) {
+    const what = t.waiting.map((w) => {
+      const due = w.due && w.due > this.now() ? `, due in ${duration(w.due - this.now())}` : "";
+      return w.text + (w.step ? ` (step ${w.step}${due})` : "");
+    });
+    const since = t.waiting_since ? ` since ${clock(t.waiting_since)}, for ${duration(this.now() - t.waiting_since)}` : "";
+    return `waiting for ${what.join(", ")}${since}`;
+  }
+}
+
+export default {
+  render({ model, el }) {
+    const view = new History(model, el);
+    const draw = () => view.draw();
+    const say = (content) => view.say(content);
+    model.on("change:timeline", draw);
+    model.on("msg:custom", say);
+    draw();
+    model.send({ action: "watch" });
+    const timer = setInterval(() => view.timeline && !view.timeline.ended && view.tick(), TICK);
+    return () => {
+      clearInterval(timer);
+      model.off("change:timeline", draw);
+      model.off("msg:custom", say);
+    };
+  },
+};

@@ -1,0 +1,85 @@
+"""Commands that act on flows: `pause`, `resume`, `cancel`, `terminate`, `send`.
+
+In: flows' ids or prefixes, or an SQL condition over the view `flows`. Out: one line a flow with its status
+afterwards. The one rule: each flow is acted on by itself; one that cannot be does not keep the others from it,
+and the exit code tells.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from flowmetal.cli.exits import DONE, exit_code
+from flowmetal.cli.options import common_json, json_argument, with_client
+from flowmetal.cli.output import print_json, remark
+from flowmetal.client.client import Client
+from flowmetal.errors import FlowmetalError
+
+_PAST = {"pause": "paused", "resume": "resumed", "cancel": "cancelling", "terminate": "terminated"}
+
+
+def _command(action: str, help_text: str) -> click.Command:
+    @click.command(action, help=help_text)
+    @click.argument("flows", metavar="FLOW...", nargs=-1)
+    @click.option("--where", metavar="SQL", help="Flows for which this condition holds, over the view `flows`.")
+    @click.option("--reason", metavar="TEXT", help="Why; kept in the history.")
+    @common_json
+    def command(flows: tuple[str, ...], where: str | None, reason: str | None, store: str | None, as_json: bool) -> int:
+        if bool(flows) == (where is not None):
+            raise click.UsageError("name the flows, or give --where with a condition")
+        return with_client(store, lambda client: _act(client, action, flows, where, reason, as_json=as_json))
+
+    return command
+
+
+async def _act(
+    client: Client, action: str, flows: tuple[str, ...], where: str | None, reason: str | None, *, as_json: bool
+) -> int:
+    if where is not None:
+        open_flows = f"SELECT flow_id FROM flows WHERE finished_at IS NULL AND ({where}) ORDER BY created_at"
+        flows = tuple(str(row[0]) for row in await client.sql(open_flows))
+        if not flows:
+            remark("no open flow fits")
+    code = DONE
+    for flow in flows:
+        try:
+            flow_id = str((await client.flow(flow))["flow_id"])
+            row = await client.control(flow_id, action, reason=reason)
+        except FlowmetalError as error:
+            remark(f"error: {flow}: {error.render()}")
+            code = code or exit_code(error)
+            continue
+        if as_json:
+            print_json(row)
+        else:
+            click.echo(f"{flow_id} {row['status'] if row['status'] != 'running' else _PAST[action]}")
+    return code
+
+
+pause: click.Command = _command(
+    "pause", "Pause flows: what arrives is kept, and nothing is done with it until `resume`."
+)
+resume: click.Command = _command("resume", "Let paused flows go on.")
+cancel: click.Command = _command("cancel", "Cancel flows at their next wait; their `finally` blocks and rollbacks run.")
+terminate: click.Command = _command("terminate", "End flows at once, without running any of their code.")
+
+
+@click.command()
+@click.argument("flow", metavar="FLOW")
+@click.argument("message", metavar="JSON")
+@click.option("--key", metavar="KEY", help="The same key twice is one message.")
+@common_json
+def send(flow: str, message: str, key: str | None, store: str | None, as_json: bool) -> None:
+    """Put a JSON message into the mailbox of FLOW; print the message's id."""
+    value: Any = json_argument(message, "JSON")
+
+    async def body(client: Client) -> str:
+        return await client.send(str((await client.flow(flow))["flow_id"]), value, key=key)
+
+    message_id = with_client(store, body)
+    if as_json:
+        print_json({"message_id": message_id})
+    else:
+        click.echo(message_id)

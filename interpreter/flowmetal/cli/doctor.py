@@ -1,0 +1,113 @@
+"""`flowmetal doctor`: what is here, which store is meant, who serves it, and what to do about what is amiss.
+
+In: a store. Out: one line a finding. The one rule: it starts nothing and changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import platform
+import sys
+from typing import Any
+
+import click
+
+from flowmetal import __version__
+from flowmetal.cli.background import log_path
+from flowmetal.cli.exits import DONE, NOT_FOUND
+from flowmetal.cli.kernelspec import spec_path
+from flowmetal.cli.options import common_json
+from flowmetal.cli.output import print_json
+from flowmetal.client.store_url import StoreUrl, resolve
+from flowmetal.errors import FlowmetalError
+
+
+@click.command()
+@common_json
+def doctor(store: str | None, as_json: bool) -> int:
+    """Say what is installed, which store is meant, and who serves it."""
+    where = resolve(store)
+    findings = _environment()
+    problems: list[str] = []
+    findings |= {"store": where.url, "chosen_by": _chosen_by(store)} | asyncio.run(_store(where, problems))
+    if not findings["kernel"]:
+        problems.append("Jupyter does not find the kernel in this environment: flowmetal kernel install")
+    if as_json:
+        print_json({**findings, "problems": problems})
+    else:
+        for key, value in findings.items():
+            click.echo(f"{key:>14}  {_shown(value)}")
+        for problem in problems:
+            click.echo(f"{'problem':>14}  {problem}")
+    return NOT_FOUND if findings.get("host") == "silent" or findings.get("reachable") is False else DONE
+
+
+def _environment() -> dict[str, Any]:
+    kernel = spec_path()
+    return {
+        "flowmetal": __version__,
+        "python": f"{platform.python_version()} ({sys.executable})",
+        "system": f"{platform.system()} {platform.release()}",
+        "jupyterlab": importlib.util.find_spec("jupyterlab") is not None,
+        "kernel": str(kernel) if kernel.exists() else None,
+    }
+
+
+def _chosen_by(store: str | None) -> str:
+    if store:
+        return "--store"
+    return "FLOWMETAL_STORE" if os.environ.get("FLOWMETAL_STORE") else "nearest flowmetal.duckdb"
+
+
+async def _store(where: StoreUrl, problems: list[str]) -> dict[str, Any]:
+    findings: dict[str, Any] = {}
+    if where.kind == "http":
+        return findings | await _attached(where, problems)
+    if where.kind != "duckdb":
+        return findings
+    file = where.file
+    findings["exists"] = file.exists()
+    if file.exists():
+        findings["bytes"] = file.stat().st_size
+    findings["log"] = str(log_path(where)) if log_path(where).exists() else None
+    return findings | await _host(where, problems)
+
+
+async def _host(where: StoreUrl, problems: list[str]) -> dict[str, Any]:
+    from flowmetal.client.discovery import look_for_host
+
+    try:
+        info = await look_for_host(where)
+    except FlowmetalError as error:
+        problems.append(error.render().replace("\n", "; "))
+        return {"host": "silent"}
+    if info is None:
+        return {"host": None}
+    return {"host": info.pid} | await _attached(where, problems)
+
+
+async def _attached(where: StoreUrl, problems: list[str]) -> dict[str, Any]:
+    from flowmetal.client.discovery import connect
+
+    client = await connect(where)
+    try:
+        said = await client.host()
+    except FlowmetalError as error:
+        problems.append(error.render().replace("\n", "; "))
+        return {"reachable": False}
+    finally:
+        await client.aclose()
+    keys = ("url", "background", "started_at", "version", "flows")
+    return {"reachable": True} | {
+        ("open_flows" if key == "flows" else key): said.get(key) for key in keys if key in said
+    }
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)

@@ -1,0 +1,198 @@
+"""Commands that begin flows and wait for them: `run`, `load`, `start`, `result`.
+
+In: files, names, JSON. Out: ids, versions, results as JSON. The one rule: what was begun is durable; an
+interrupt leaves it running, and says how to go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import click
+
+from flowmetal.cli.exits import DONE, INTERRUPTED, TIMED_OUT, outcome_code
+from flowmetal.cli.options import common, common_json, json_argument, json_option, with_client
+from flowmetal.cli.output import print_json, remark
+from flowmetal.client.aio import read_source
+from flowmetal.client.client import Client, Row
+from flowmetal.client.problems import failure_of
+from flowmetal.client.store_url import StoreUrl, resolve
+
+
+@click.command()
+@click.argument("file", metavar="FILE.flow", type=click.Path(dir_okay=False))
+@click.option("--main", "name", metavar="NAME", default="main", show_default=True, help="The flow to run.")
+@click.option("--arg", "args", metavar="JSON", multiple=True, help="An argument, as JSON; again for each further one.")
+@click.option("--clock", type=click.Choice(["real", "virtual"]), default="real", help="virtual: waiting takes no time.")
+@json_option
+@common
+def run(file: str, name: str, args: tuple[str, ...], clock: str, store: str | None, as_json: bool) -> int:
+    """Load FILE, run one of its flows to its end, and print its result as JSON.
+
+    Ctrl-C leaves the flow in the store, and says how to go on.
+    """
+    arguments = [json_argument(text, "--arg") for text in args]
+    source = read_source(file)
+    where = _store_of_run(store, clock)
+    return asyncio.run(_run(where, source, file, name, arguments, virtual=clock == "virtual", as_json=as_json))
+
+
+def _store_of_run(store: str | None, clock: str) -> StoreUrl:
+    if clock == "real":
+        return resolve(store)
+    if store is None:
+        return resolve(":memory:")
+    where = resolve(store)
+    if where.kind != "memory":
+        raise click.UsageError(
+            f"--clock virtual needs a store of its own; {where} lives in real time (leave out --store)"
+        )
+    return where
+
+
+async def _run(
+    where: StoreUrl, source: str, file: str, name: str, args: list[Any], *, virtual: bool, as_json: bool
+) -> int:
+    client = await _client_of_run(where, virtual)
+    flow_id = ""
+    try:
+        await client.load(source, file=file)
+        flow_id, _ = await client.start_flow(name, args)
+        outcome = await _show_output_until(client, flow_id, client.result(flow_id, None))
+        assert outcome is not None
+        return show_outcome(outcome, flow_id, as_json=as_json)
+    except asyncio.CancelledError:
+        _say_how_to_go_on(where, flow_id)
+        return INTERRUPTED
+    finally:
+        await client.aclose()
+
+
+async def _client_of_run(where: StoreUrl, virtual: bool) -> Client:
+    from flowmetal.client.discovery import connect
+
+    if not virtual:
+        return await connect(where, host_here=True, by="cli")
+    from flowmetal.client.host import Host, HostOptions
+    from flowmetal.client.local import LocalClient
+
+    host = Host(where, None, HostOptions(virtual_clock=True))
+    await asyncio.wrap_future(host.launch())
+    return LocalClient(host, by="cli")
+
+
+def _say_how_to_go_on(where: StoreUrl, flow_id: str) -> None:
+    if where.kind == "memory" or not flow_id:
+        remark("interrupted")
+        return
+    remark(f"interrupted; flow {flow_id} is in {where} and goes on whenever that store is open")
+    remark(f"  wait for it:  flowmetal result {flow_id} --store {where}")
+    remark(f"  or end it:    flowmetal cancel {flow_id} --store {where}")
+
+
+async def _show_output_until(client: Client, flow_id: str, ending: Coroutine[Any, Any, Row | None]) -> Row | None:
+    """Prints to stderr what the flow prints, as it comes, until `ending` is done; its outcome."""
+    waiting = asyncio.ensure_future(ending)
+    seen = 0
+    try:
+        done, _ = await asyncio.wait({waiting}, timeout=0.1)
+        if not done:
+            following = asyncio.ensure_future(_follow_output(client, flow_id))
+            await asyncio.wait({waiting, following}, return_when=asyncio.ALL_COMPLETED)
+            seen = following.result()
+        outcome = waiting.result()
+    finally:
+        waiting.cancel()
+    for row in await client.events(flow_id, seen):
+        show_output(row)
+    return outcome
+
+
+async def _follow_output(client: Client, flow_id: str) -> int:
+    seen = 0
+    async for row in client.follow(flow_id):
+        seen = int(row["seq"])
+        show_output(row)
+    return seen
+
+
+def show_output(row: Row) -> None:
+    """Prints an `output` event to stderr; other events are passed over."""
+    if row["kind"] == "output":
+        click.echo(str((row.get("data") or {}).get("text", "")), nl=False, err=True)
+
+
+def show_outcome(outcome: Row, flow_id: str, *, as_json: bool) -> int:
+    """Prints how a flow ended; the exit code for it."""
+    code = outcome_code(outcome)
+    if outcome.get("status") == "completed":
+        print_json(outcome.get("result"))
+        return code
+    if as_json:
+        print_json({"flow_id": flow_id, "status": outcome.get("status"), "error": _error_of(outcome)})
+    error = failure_of(outcome, flow_id)
+    remark(f"error: flow {flow_id} {outcome.get('status')}: :{error.type}: {error.render()}")
+    return code
+
+
+def _error_of(outcome: Row) -> Row:
+    error = outcome.get("error") or {}
+    return {key: error.get(key) for key in ("type", "message", "data")}
+
+
+@click.command()
+@click.argument("file", metavar="FILE.flow", type=click.Path(dir_okay=False))
+@common_json
+def load(file: str, store: str | None, as_json: bool) -> None:
+    """Add FILE's definitions to the store; print the new version.
+
+    Flows that run already keep the definitions that they started with.
+    """
+    source = read_source(file)
+    answer = with_client(store, lambda client: client.load(source, file=file))
+    if as_json:
+        print_json({"version": answer["version"], "names": answer["names"]})
+    else:
+        click.echo(answer["version"])
+
+
+@click.command()
+@click.argument("name")
+@click.argument("args", metavar="[JSON]...", nargs=-1)
+@click.option("--id", "flow_id", metavar="ID", help="The flow's id; the same id and call twice is the same flow.")
+@common_json
+def start(name: str, args: tuple[str, ...], flow_id: str | None, store: str | None, as_json: bool) -> None:
+    """Begin the flow NAME with JSON arguments; print its id."""
+    arguments = [json_argument(text, "JSON") for text in args]
+
+    async def body(client: Client) -> tuple[str, bool]:
+        return await client.start_flow(name, arguments, flow_id=flow_id)
+
+    started, created = with_client(store, body)
+    if as_json:
+        print_json({"flow_id": started, "created": created})
+    else:
+        click.echo(started)
+
+
+@click.command()
+@click.argument("flow", metavar="FLOW")
+@click.option(
+    "--timeout", metavar="S", type=click.FloatRange(min=0), help="Seconds to wait; without, as long as it takes."
+)
+@common_json
+def result(flow: str, timeout: float | None, store: str | None, as_json: bool) -> int:
+    """Wait for FLOW (an id, or an unambiguous prefix) to end; print its result as JSON."""
+
+    async def body(client: Client) -> int:
+        flow_id = str((await client.flow(flow))["flow_id"])
+        outcome = await client.result(flow_id, timeout)
+        if outcome is None:
+            status = (await client.flow(flow_id))["status"]
+            remark(f"flow {flow_id} has not ended within {timeout:g} s: it is {status}")
+            return TIMED_OUT
+        return show_outcome(outcome, flow_id, as_json=as_json)
+
+    return with_client(store, body) or DONE

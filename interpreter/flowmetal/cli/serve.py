@@ -1,0 +1,189 @@
+"""Commands about the host: `serve`, `stop`, `token`.
+
+In: a store, an address. Out: one line that says where it listens. The one rule: `serve` ends in order on
+SIGTERM and SIGINT, and leaves every flow in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+import click
+
+from flowmetal.cli.exits import DONE, NOT_FOUND
+from flowmetal.cli.options import common, common_json
+from flowmetal.cli.output import print_json, remark
+from flowmetal.client.store_url import StoreUrl, resolve
+from flowmetal.errors import FlowmetalError, StoreError
+
+
+@click.command()
+@click.option("--host", "address", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), help="0: any. Else the store's own, else 8421.")
+@click.option("--public-url", metavar="URL", help="The address in the URLs given out. Else FLOWMETAL_PUBLIC_URL.")
+@click.option("--background", is_flag=True, help="Return when it listens; it ends some time after its last client.")
+@click.option("--idle-seconds", type=click.FloatRange(min=0.1), default=300.0, show_default=True,
+              help="With --background: how long it stays without clients and open flows.")  # fmt: skip
+@common
+def serve(
+    address: str, port: int | None, public_url: str | None, background: bool, idle_seconds: float, store: str | None
+) -> int:
+    """Run an interpreter: flows, timers and the HTTP shim, without a notebook."""
+    from flowmetal.client.listening import Listen
+    from flowmetal.client.listening import public_url as chosen_url
+
+    where = resolve(store)
+    if where.kind in ("http", "postgresql"):
+        raise click.UsageError(f"serve runs a store of this machine, not {where.kind}")
+    if background and port is None:
+        port = 0
+    listen = Listen(address, port, chosen_url(public_url))
+    if background:
+        from flowmetal.cli.background import serve_in_background
+
+        return serve_in_background(where, listen, idle_seconds)
+    return _serve(where, listen)
+
+
+def _serve(where: StoreUrl, listen: Any) -> int:
+    from flowmetal.client.host import Host, HostOptions
+
+    if not listen.is_loopback:
+        remark(f"warning: listening on {listen.host}: whoever has the token can run programs here")
+    lock = claim(where)
+    host = Host(where, lock, HostOptions(listen=listen, stoppable=True))
+    with Signals() as signals:
+        started = host.launch()
+        started.add_done_callback(lambda _: signals.wake())
+        host.ended.add_done_callback(lambda _: signals.wake())
+        while not (started.done() or signals.stop):
+            signals.wait()
+        if started.done():
+            started.result()
+            for text in host.warnings:
+                remark(f"warning: {text}")
+            click.echo(f"listening on {host.url}")
+            sys.stdout.flush()
+        while not (host.ended.done() or signals.stop):
+            signals.wait()
+        host.stop()
+    return DONE
+
+
+def claim(where: StoreUrl) -> Any:
+    """The lock of the store; an error names the process that has it. None for a store in memory."""
+    from flowmetal.client.discovery import look_for_host
+    from flowmetal.client.host_file import StoreLock
+
+    if where.kind == "memory":
+        return None
+    lock = StoreLock(where)
+    while not lock.acquire():
+        info = asyncio.run(look_for_host(where))
+        if info is not None:
+            raise StoreError(
+                f"{where} is served already by process {info.pid}, at {info.url}",
+                hint="commands and programs attach to it by themselves; `flowmetal stop` ends it",
+            )
+    return lock
+
+
+class Signals:
+    """SIGTERM and SIGINT as something to wait for; a second one ends the process the usual way."""
+
+    def __init__(self) -> None:
+        self.stop = False
+        self._event = threading.Event()
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._restore()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.stop = True
+        self._restore()
+        self._event.set()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def wake(self) -> None:
+        """Something else has happened: whoever waits looks again. From any thread."""
+        self._event.set()
+
+    def wait(self) -> None:
+        """Waits for a signal or `wake`."""
+        self._event.wait()
+        self._event.clear()
+
+
+@click.command()
+@common
+def stop(store: str | None) -> int:
+    """End the store's interpreter; its flows stay in the store."""
+    from flowmetal.client.discovery import connect, look_for_host
+
+    where = resolve(store)
+
+    async def body() -> int:
+        if where.kind == "duckdb" and await look_for_host(where) is None:
+            remark(f"nobody serves {where}")
+            return DONE
+        client = await connect(where)
+        try:
+            pid = (await client.host())["pid"]
+            await client.stop()
+        finally:
+            await client.aclose()
+        await _until_ended(where)
+        remark(f"process {pid}, which served {where}, has ended or is about to")
+        return DONE
+
+    if where.kind == "memory":
+        raise click.UsageError("a store in memory ends with its program")
+    return asyncio.run(body())
+
+
+async def _until_ended(where: StoreUrl, seconds: float = 10.0) -> None:
+    """Waits until the store is free, so that whoever comes next finds it so."""
+    from flowmetal.client.host_file import lock_holder
+
+    deadline = asyncio.get_running_loop().time() + seconds
+    while where.kind == "duckdb" and lock_holder(where) is not None and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.02)
+
+
+@click.command()
+@common_json
+def token(store: str | None, as_json: bool) -> int:
+    """Print the token that HTTP clients of the store need."""
+    where = resolve(store)
+    if where.kind == "duckdb":
+        from flowmetal.client.host_file import token_of
+
+        value = token_of(where)
+    elif where.kind == "http":
+        value = os.environ.get("FLOWMETAL_TOKEN", "")
+        if not value:
+            remark("the token of an http:// store is printed where the store is; here it is read from FLOWMETAL_TOKEN")
+            return NOT_FOUND
+    else:
+        raise FlowmetalError(f"{where.kind} stores have no token of their own", type="value")
+    if as_json:
+        print_json({"token": value})
+    else:
+        click.echo(value)
+    return DONE

@@ -1,0 +1,251 @@
+"""The asynchronous face for Python programs: `async with flowmetal.open_async(path) as fm`.
+
+In: Python values, which become the flow's JSON. Out: plain Python data, and `AsyncFlow` handles. The one rule:
+all the work is here; the synchronous face in `api` only waits for it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from flowmetal.client.client import Client, Row
+from flowmetal.client.problems import failure_of
+from flowmetal.client.relation import Relation
+from flowmetal.errors import FlowmetalError, FlowTimeout, SourceError, StoreError
+
+
+class AsyncFlow:
+    """A handle on one flow: its id, and what can be asked of it or done to it."""
+
+    def __init__(self, client: Client, flow_id: str) -> None:
+        self._client = client
+        self.id = flow_id
+
+    async def result(self, timeout: float | None = None) -> Any:
+        """The flow's value. Raises `FlowFailed`, `FlowCancelled`, or `FlowTimeout` when it has not ended in time."""
+        outcome = await self._client.result(self.id, timeout)
+        if outcome is None and timeout is None:
+            raise StoreError(f"the store was closed while flow {self.id} ran", hint="the flow goes on when it is open")
+        if outcome is None:
+            raise FlowTimeout(f"flow {self.id} has not ended within {timeout:g} s", hint="it goes on; ask again later")
+        return value_of(self._client, outcome, self.id)
+
+    async def status(self) -> str:
+        """`running`, `waiting`, `paused`, `completed`, `failed`, `cancelled` or `moved`."""
+        return str((await self._client.flow(self.id))["status"])
+
+    async def row(self) -> Row:
+        """The flow's row of the view `flows`."""
+        return await self._client.flow(self.id)
+
+    async def events(self, after: int = 0) -> list[Row]:
+        """The flow's history: rows of the view `events`."""
+        return await self._client.events(self.id, after)
+
+    def follow(self, after: int = 0) -> AsyncIterator[Row]:
+        """The flow's history, going on live until it ends."""
+        return self._client.follow(self.id, after)
+
+    async def state(self, step: int | None = None) -> Row:
+        """Stack, locals and what is waited for: now, or when the flow waited for `step`."""
+        return await self._client.state(self.id, step)
+
+    async def pause(self, reason: str | None = None) -> None:
+        """The flow goes on recording what arrives, and does nothing with it until `resume`."""
+        await self._client.control(self.id, "pause", reason=reason)
+
+    async def resume(self, reason: str | None = None) -> None:
+        """A paused flow goes on."""
+        await self._client.control(self.id, "resume", reason=reason)
+
+    async def cancel(self, reason: str | None = None) -> None:
+        """Cancels at the flow's next wait; its `finally` blocks and rollbacks run."""
+        await self._client.control(self.id, "cancel", reason=reason)
+
+    async def terminate(self, reason: str | None = None) -> None:
+        """Ends the flow at once, without running any of it."""
+        await self._client.control(self.id, "terminate", reason=reason)
+
+    async def send(self, message: Any, *, key: str | None = None) -> str:
+        """Puts a message into the flow's mailbox; the same `key` twice is one message."""
+        return await self._client.send(self.id, to_json(message), key=key)
+
+    def __repr__(self) -> str:
+        return f"<flow {self.id}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AsyncFlow) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+
+class AsyncFlowmetal:
+    """An open store: hosted here or attached to, the same object."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    @property
+    def client(self) -> Client:
+        """The client below."""
+        return self._client
+
+    @property
+    def store(self) -> str:
+        """The store's name: an absolute path, `:memory:` or a URL."""
+        return self._client.store.url
+
+    async def eval(self, source: str, *, ns: str = "user", file: str = "eval") -> Any:
+        """Evaluates source text; the last form's value as plain Python data, a flow's handle as `AsyncFlow`."""
+        flow_id = await self._client.eval(source, ns=ns, file=file)
+        return await AsyncFlow(self._client, flow_id).result()
+
+    async def load(self, path: str | os.PathLike[str]) -> int:
+        """Adds a file's definitions to the store; the new definitions version."""
+        return int((await self._client.load(read_source(path), file=os.fspath(path)))["version"])
+
+    async def start(self, name: str, *args: Any, id: str | None = None) -> AsyncFlow:
+        """Begins a flow of that program. The same `id` and arguments twice is the same flow."""
+        flow_id, _ = await self._client.start_flow(name, [to_json(arg) for arg in args], flow_id=id)
+        return AsyncFlow(self._client, flow_id)
+
+    async def flow(self, id: str) -> AsyncFlow:
+        """The handle of a flow, by its id or an unambiguous prefix of it."""
+        return AsyncFlow(self._client, str((await self._client.flow(id))["flow_id"]))
+
+    async def flows(self, *, status: str | None = None, name: str | None = None, limit: int | None = None) -> list[Row]:
+        """Rows of the view `flows`, newest first; all of them unless `limit` says otherwise."""
+        rows: list[Row] = []
+        after: str | None = None
+        while limit is None or len(rows) < limit:
+            page = await self._client.flows(status, name, min(1000, limit - len(rows)) if limit else 1000, after)
+            rows.extend(page["items"])
+            after = page.get("next")
+            if not after:
+                break
+        return rows
+
+    async def result(self, flow_id: str, timeout: float | None = None) -> Any:
+        """The value of the flow with that id; see `AsyncFlow.result`."""
+        return await AsyncFlow(self._client, flow_id).result(timeout)
+
+    async def status(self, flow_id: str) -> str:
+        """The status of the flow with that id."""
+        return await AsyncFlow(self._client, flow_id).status()
+
+    async def events(self, flow_id: str, after: int = 0) -> list[Row]:
+        """The history of the flow with that id."""
+        return await self._client.events(flow_id, after)
+
+    async def state(self, flow_id: str, step: int | None = None) -> Row:
+        """Stack and locals of the flow with that id."""
+        return await self._client.state(flow_id, step)
+
+    async def pause(self, flow_id: str, reason: str | None = None) -> None:
+        """Pauses the flow with that id."""
+        await self._client.control(flow_id, "pause", reason=reason)
+
+    async def resume(self, flow_id: str, reason: str | None = None) -> None:
+        """Resumes the flow with that id."""
+        await self._client.control(flow_id, "resume", reason=reason)
+
+    async def cancel(self, flow_id: str, reason: str | None = None) -> None:
+        """Cancels the flow with that id."""
+        await self._client.control(flow_id, "cancel", reason=reason)
+
+    async def terminate(self, flow_id: str, reason: str | None = None) -> None:
+        """Terminates the flow with that id."""
+        await self._client.control(flow_id, "terminate", reason=reason)
+
+    async def send(self, flow_id: str, message: Any, *, key: str | None = None) -> str:
+        """Puts a message into the mailbox of the flow with that id."""
+        return await self._client.send(flow_id, to_json(message), key=key)
+
+    async def sql(self, sql: str, params: list[Any] | None = None) -> Relation:
+        """One SELECT over the store's views: `.fetchall()`, `.df()`, `.arrow()`."""
+        return await self._client.sql(sql, None if params is None else [to_json(each) for each in params])
+
+    async def close(self) -> None:
+        """Lets go of the store; ends its host if it is this program."""
+        await self._client.aclose()
+
+
+class OpenAsync:
+    """What `flowmetal.open_async` gives: awaited, or used with `async with`."""
+
+    def __init__(self, store: str | os.PathLike[str] | None) -> None:
+        self._store = store
+        self._opened: AsyncFlowmetal | None = None
+
+    async def _open(self) -> AsyncFlowmetal:
+        from flowmetal.client.discovery import connect
+
+        return AsyncFlowmetal(await connect(self._store, host_here=True, by="python"))
+
+    def __await__(self) -> Any:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> AsyncFlowmetal:
+        self._opened = await self._open()
+        return self._opened
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._opened is not None:
+            await self._opened.close()
+
+
+def open_async(store: str | os.PathLike[str] | None = None) -> OpenAsync:
+    """Opens a store for asynchronous programs: `async with flowmetal.open_async(path) as fm`."""
+    return OpenAsync(store)
+
+
+def value_of(client: Client, outcome: Row, flow_id: str) -> Any:
+    """The value in an outcome; raises the error that it holds instead."""
+    if outcome["status"] != "completed" and outcome.get("error") is not None:
+        raise failure_of(outcome, flow_id)
+    if outcome.get("handle"):
+        return AsyncFlow(client, str(outcome["handle"]))
+    return outcome.get("result")
+
+
+def read_source(path: str | os.PathLike[str]) -> str:
+    """The text of a source file; `SourceError` says why it cannot be had."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise SourceError(f"cannot read {os.fspath(path)}: {error.strerror}", type="value") from error
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{os.fspath(path)} is not UTF-8 text (byte {error.start})", type="reader/syntax") from error
+
+
+def to_json(value: Any, depth: int = 64) -> Any:
+    """A Python value as the plain JSON that a flow is given; `datetime`, `UUID`, `Decimal`, sets and tuples as well."""
+    if depth < 0:
+        raise FlowmetalError("the value is nested more than 64 levels deep", type="limit")
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, dict):
+        return {str(key): to_json(each, depth - 1) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [to_json(each, depth - 1) for each in value]
+    if isinstance(value, datetime):
+        aware = value if value.tzinfo else value.astimezone()
+        return aware.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, date | UUID):
+        return str(value)
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, AsyncFlow) or hasattr(value, "_async_flow"):
+        return value.id
+    raise FlowmetalError(
+        f"a {type(value).__name__} cannot be passed to a flow", type="type", hint="pass JSON-like data"
+    )

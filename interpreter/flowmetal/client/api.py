@@ -1,0 +1,221 @@
+"""The synchronous face for Python programs: `with flowmetal.open(path) as fm`.
+
+In and out: as in `aio`, which does the work. The one rule: a call here is the same call there, run on another
+thread's loop (the host's own, or one for an attached client) and waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any, TypeVar
+
+from flowmetal.client.aio import AsyncFlow, AsyncFlowmetal
+from flowmetal.client.client import Row
+from flowmetal.client.discovery import connect
+from flowmetal.client.loop_thread import LoopThread
+from flowmetal.client.relation import Relation
+
+T = TypeVar("T")
+
+
+class Flow:
+    """A handle on one flow: its id, and what can be asked of it or done to it."""
+
+    def __init__(self, flow: AsyncFlow, thread: LoopThread) -> None:
+        self._async_flow = flow
+        self._thread = thread
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self._thread.run(coroutine)
+
+    @property
+    def id(self) -> str:
+        """The flow's id."""
+        return self._async_flow.id
+
+    @property
+    def status(self) -> str:
+        """`running`, `waiting`, `paused`, `completed`, `failed`, `cancelled` or `moved`."""
+        return self._run(self._async_flow.status())
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The flow's value. Raises `FlowFailed`, `FlowCancelled`, or `FlowTimeout` when it has not ended in time."""
+        return _face(self._run(self._async_flow.result(timeout)), self._thread)
+
+    def row(self) -> Row:
+        """The flow's row of the view `flows`."""
+        return self._run(self._async_flow.row())
+
+    def events(self, after: int = 0) -> list[Row]:
+        """The flow's history: rows of the view `events`."""
+        return self._run(self._async_flow.events(after))
+
+    def follow(self, after: int = 0) -> Iterator[Row]:
+        """The flow's history, going on live until it ends."""
+        rows = self._async_flow.follow(after)
+        try:
+            while (row := self._run(_next(rows))) is not None:
+                yield row
+        finally:
+            self._run(_close(rows))
+
+    def state(self, step: int | None = None) -> Row:
+        """Stack, locals and what is waited for: now, or when the flow waited for `step`."""
+        return self._run(self._async_flow.state(step))
+
+    def pause(self, reason: str | None = None) -> None:
+        """The flow goes on recording what arrives, and does nothing with it until `resume`."""
+        self._run(self._async_flow.pause(reason))
+
+    def resume(self, reason: str | None = None) -> None:
+        """A paused flow goes on."""
+        self._run(self._async_flow.resume(reason))
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Cancels at the flow's next wait; its `finally` blocks and rollbacks run."""
+        self._run(self._async_flow.cancel(reason))
+
+    def terminate(self, reason: str | None = None) -> None:
+        """Ends the flow at once, without running any of it."""
+        self._run(self._async_flow.terminate(reason))
+
+    def send(self, message: Any, *, key: str | None = None) -> str:
+        """Puts a message into the flow's mailbox; the same `key` twice is one message."""
+        return self._run(self._async_flow.send(message, key=key))
+
+    def __repr__(self) -> str:
+        return repr(self._async_flow)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Flow) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+
+class Flowmetal:
+    """An open store: hosted here or attached to, the same object."""
+
+    def __init__(self, fm: AsyncFlowmetal, thread: LoopThread) -> None:
+        self._fm = fm
+        self._thread = thread
+        self._closed = False
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self._thread.run(coroutine)
+
+    @property
+    def store(self) -> str:
+        """The store's name: an absolute path, `:memory:` or a URL."""
+        return self._fm.store
+
+    def eval(self, source: str, *, ns: str = "user", file: str = "eval") -> Any:
+        """Evaluates source text; the last form's value as plain Python data, a flow's handle as `Flow`."""
+        return _face(self._run(self._fm.eval(source, ns=ns, file=file)), self._thread)
+
+    def load(self, path: str | os.PathLike[str]) -> int:
+        """Adds a file's definitions to the store; the new definitions version."""
+        return self._run(self._fm.load(path))
+
+    def start(self, name: str, *args: Any, id: str | None = None) -> Flow:
+        """Begins a flow of that program. The same `id` and arguments twice is the same flow."""
+        return Flow(self._run(self._fm.start(name, *args, id=id)), self._thread)
+
+    def flow(self, id: str) -> Flow:
+        """The handle of a flow, by its id or an unambiguous prefix of it."""
+        return Flow(self._run(self._fm.flow(id)), self._thread)
+
+    def flows(self, *, status: str | None = None, name: str | None = None, limit: int | None = None) -> list[Row]:
+        """Rows of the view `flows`, newest first; all of them unless `limit` says otherwise."""
+        return self._run(self._fm.flows(status=status, name=name, limit=limit))
+
+    def result(self, flow_id: str, timeout: float | None = None) -> Any:
+        """The value of the flow with that id; see `Flow.result`."""
+        return _face(self._run(self._fm.result(flow_id, timeout)), self._thread)
+
+    def status(self, flow_id: str) -> str:
+        """The status of the flow with that id."""
+        return self._run(self._fm.status(flow_id))
+
+    def events(self, flow_id: str, after: int = 0) -> list[Row]:
+        """The history of the flow with that id."""
+        return self._run(self._fm.events(flow_id, after))
+
+    def state(self, flow_id: str, step: int | None = None) -> Row:
+        """Stack and locals of the flow with that id."""
+        return self._run(self._fm.state(flow_id, step))
+
+    def pause(self, flow_id: str, reason: str | None = None) -> None:
+        """Pauses the flow with that id."""
+        self._run(self._fm.pause(flow_id, reason))
+
+    def resume(self, flow_id: str, reason: str | None = None) -> None:
+        """Resumes the flow with that id."""
+        self._run(self._fm.resume(flow_id, reason))
+
+    def cancel(self, flow_id: str, reason: str | None = None) -> None:
+        """Cancels the flow with that id."""
+        self._run(self._fm.cancel(flow_id, reason))
+
+    def terminate(self, flow_id: str, reason: str | None = None) -> None:
+        """Terminates the flow with that id."""
+        self._run(self._fm.terminate(flow_id, reason))
+
+    def send(self, flow_id: str, message: Any, *, key: str | None = None) -> str:
+        """Puts a message into the mailbox of the flow with that id."""
+        return self._run(self._fm.send(flow_id, message, key=key))
+
+    def sql(self, sql: str, params: list[Any] | None = None) -> Relation:
+        """One SELECT over the store's views: `.fetchall()`, `.df()`, `.arrow()`."""
+        return self._run(self._fm.sql(sql, params))
+
+    def close(self) -> None:
+        """Lets go of the store; ends its host if it is this program."""
+        if not self._closed:
+            self._closed = True
+            try:
+                self._run(self._fm.close())
+            finally:
+                self._thread.close()
+
+    def __enter__(self) -> Flowmetal:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<flowmetal {self.store}>"
+
+
+def open(store: str | os.PathLike[str] | None = None) -> Flowmetal:
+    """Opens a store: this program hosts it if nobody does, and attaches to its host otherwise.
+
+    ```python
+    with flowmetal.open("flowmetal.duckdb") as fm:
+        fm.load("orders.flow")
+        print(fm.start("fulfil", {"id": "A-17"}).result(timeout=30))
+    ```
+    """
+    thread = LoopThread()
+    try:
+        return Flowmetal(AsyncFlowmetal(thread.run(connect(store, host_here=True, by="python"))), thread)
+    except BaseException:
+        thread.close()
+        raise
+
+
+def _face(value: Any, thread: LoopThread) -> Any:
+    return Flow(value, thread) if isinstance(value, AsyncFlow) else value
+
+
+async def _next(rows: AsyncIterator[Row]) -> Row | None:
+    return await anext(rows, None)
+
+
+async def _close(rows: AsyncIterator[Row]) -> None:
+    close = getattr(rows, "aclose", None)
+    if close is not None:
+        await asyncio.shield(close())

@@ -1,0 +1,89 @@
+"""The one interface to an engine; `local` and `remote` implement it, and nothing above floor 4 can tell which it
+has.
+
+In and out: plain JSON data, as outsiders see it. The one rule: every writing call carries a request id (or a
+key) that the log deduplicates, so that a call repeated after its host died is carried out once.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol
+
+from flowmetal.client.relation import Relation
+from flowmetal.client.store_url import StoreUrl
+
+Row = dict[str, Any]
+
+ENDED = frozenset({"completed", "failed", "cancelled", "moved"})
+"""The statuses of a flow that is over."""
+
+ENDING_KINDS = frozenset({"flow-completed", "flow-failed", "flow-cancelled", "flow-moved"})
+"""The kinds of event that end a flow."""
+
+
+class Client(Protocol):
+    """What a program, the kernel and the command line may ask of an engine, wherever it runs."""
+
+    store: StoreUrl
+
+    async def start_flow(
+        self, name: str, args: Sequence[Any], *, flow_id: str | None = None, request_id: str | None = None
+    ) -> tuple[str, bool]:
+        """Begins a flow: its id, and whether this call made it (the same id and call twice is the same flow)."""
+
+    async def eval(self, source: str, *, ns: str = "user", file: str = "cell", request_id: str | None = None) -> str:
+        """Runs source text as a flow of kind `cell`; its id. `result` gives its value."""
+
+    async def load(self, source: str, *, file: str, request_id: str | None = None) -> Row:
+        """Adds a file's definitions to the store: `{"version", "names"}`."""
+
+    async def result(self, flow_id: str, timeout: float | None = None) -> Row | None:
+        """Waits: `{"status", "result", "printed", "handle", "ns"}` or `{"status", "error"}`; None when time ran out."""
+
+    async def flow(self, flow_id: str) -> Row:
+        """The row of one flow, by its id or an unambiguous prefix of it."""
+
+    async def flows(
+        self, status: str | None = None, name: str | None = None, limit: int = 100, after: str | None = None
+    ) -> Row:
+        """A page of flows, newest first: `{"items", "next"}`."""
+
+    async def events(self, flow_id: str, after: int = 0) -> list[Row]:
+        """The rows of a flow's history whose `seq` is greater than `after`."""
+
+    def follow(self, flow_id: str, after: int = 0) -> AsyncIterator[Row]:
+        """The rows of a flow's history, going on live until the flow ends."""
+
+    async def state(self, flow_id: str, step: int | None = None) -> Row:
+        """The flow as it waits now, or as it waited for `step`."""
+
+    async def send(self, flow_id: str, message: Any, *, key: str | None = None) -> str:
+        """Puts a message into the flow's mailbox; the message's id."""
+
+    async def control(self, flow_id: str, action: str, *, reason: str | None = None) -> Row:
+        """`pause`, `resume`, `cancel` or `terminate`; the flow's row afterwards."""
+
+    async def sql(self, sql: str, params: Sequence[Any] | None = None) -> Relation:
+        """One SELECT over the store's views, read only."""
+
+    async def complete(self, prefix: str, ns: str = "user") -> list[str]:
+        """The names that begin with `prefix`."""
+
+    async def inspect(self, name: str, ns: str = "user") -> Row | None:
+        """`{"name", "arglists", "doc", "source", "kind"}` of a name, or None."""
+
+    async def host(self) -> Row:
+        """Who hosts the engine: `{"pid", "store", "version", "background", "flows"}`."""
+
+    async def stop(self) -> None:
+        """Ends the host; its flows stay in the store."""
+
+    async def aclose(self) -> None:
+        """Lets go of the engine. What this client hosts ends; what it attached to goes on."""
+
+
+def new_request_id() -> str:
+    """A fresh id for one writing call."""
+    return uuid.uuid4().hex

@@ -1,0 +1,138 @@
+"""The client of an engine in this process.
+
+In: calls from any thread or loop. Out: what the engine answers. The one rule: the engine is touched on its own
+loop only; a call from elsewhere crosses as a message with a future.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from flowmetal.client.client import ENDING_KINDS, Row, new_request_id
+from flowmetal.client.relation import Relation
+
+if TYPE_CHECKING:
+    from flowmetal.client.host import Host
+
+T = TypeVar("T")
+
+
+class LocalClient:
+    """A `Client` on the `Host` of this process. `owns` says whether closing the client ends the host."""
+
+    def __init__(self, host: Host, *, owns: bool = True, by: str = "") -> None:
+        self.store = host.store
+        self._host = host
+        self._engine = host.engine
+        self._owns = owns
+        self._by = by
+
+    async def _on_engine(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        loop = self._host.loop
+        if asyncio.get_running_loop() is loop:
+            return await coroutine
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
+
+    async def start_flow(
+        self, name: str, args: Sequence[Any], *, flow_id: str | None = None, request_id: str | None = None
+    ) -> tuple[str, bool]:
+        """See `Client`."""
+        key = request_id or new_request_id()
+        return await self._on_engine(
+            self._engine.start_flow(name, list(args), flow_id=flow_id, request_id=key, by=self._by)
+        )
+
+    async def eval(self, source: str, *, ns: str = "user", file: str = "cell", request_id: str | None = None) -> str:
+        """See `Client`."""
+        key = request_id or new_request_id()
+        return await self._on_engine(self._engine.eval(source, ns=ns, file=file, request_id=key, by=self._by))
+
+    async def load(self, source: str, *, file: str, request_id: str | None = None) -> Row:
+        """See `Client`."""
+        return await self._on_engine(self._engine.load(source, file=file, by=self._by))
+
+    async def result(self, flow_id: str, timeout: float | None = None) -> Row | None:
+        """See `Client`."""
+        return await self._on_engine(self._engine.result(flow_id, timeout))
+
+    async def flow(self, flow_id: str) -> Row:
+        """See `Client`."""
+        return await self._on_engine(self._engine.flow(flow_id))
+
+    async def flows(
+        self, status: str | None = None, name: str | None = None, limit: int = 100, after: str | None = None
+    ) -> Row:
+        """See `Client`."""
+        return await self._on_engine(self._engine.flows(status=status, name=name, limit=limit, after=after))
+
+    async def events(self, flow_id: str, after: int = 0) -> list[Row]:
+        """See `Client`."""
+        return await self._on_engine(self._engine.events(flow_id, after))
+
+    async def follow(self, flow_id: str, after: int = 0) -> AsyncIterator[Row]:
+        """See `Client`."""
+        ticks = self._engine.watch(flow_id)
+        try:
+            pending = asyncio.ensure_future(self._on_engine(_next_tick(ticks)))
+            while True:
+                for row in await self.events(flow_id, after):
+                    after = row["seq"]
+                    yield row
+                    if row["kind"] in ENDING_KINDS:
+                        pending.cancel()
+                        return
+                if not await pending:
+                    return
+                pending = asyncio.ensure_future(self._on_engine(_next_tick(ticks)))
+        finally:
+            pending.cancel()
+
+    async def state(self, flow_id: str, step: int | None = None) -> Row:
+        """See `Client`."""
+        return await self._on_engine(self._engine.state(flow_id, step))
+
+    async def send(self, flow_id: str, message: Any, *, key: str | None = None) -> str:
+        """See `Client`."""
+        coroutine = self._engine.send(flow_id, message, key=key or new_request_id(), source="client", by=self._by)
+        return await self._on_engine(coroutine)
+
+    async def control(self, flow_id: str, action: str, *, reason: str | None = None) -> Row:
+        """See `Client`."""
+        return await self._on_engine(self._engine.control(flow_id, action, reason=reason, by=self._by))
+
+    async def sql(self, sql: str, params: Sequence[Any] | None = None) -> Relation:
+        """See `Client`."""
+        answer = await self._on_engine(self._engine.sql(sql, list(params) if params is not None else None))
+        return Relation.from_store(answer.columns, answer.types, answer.rows)
+
+    async def complete(self, prefix: str, ns: str = "user") -> list[str]:
+        """See `Client`."""
+        return await self._on_engine(self._engine.complete(prefix, ns))
+
+    async def inspect(self, name: str, ns: str = "user") -> Row | None:
+        """See `Client`."""
+        return await self._on_engine(self._engine.inspect(name, ns))
+
+    async def host(self) -> Row:
+        """See `Client`."""
+        return await self._on_engine(self._host.describe())
+
+    async def stop(self) -> None:
+        """See `Client`."""
+        self._host.ask_to_stop()
+
+    async def aclose(self) -> None:
+        """See `Client`."""
+        if self._owns:
+            await asyncio.wrap_future(self._host.ask_to_stop())
+
+
+async def _next_tick(ticks: AsyncIterator[None]) -> bool:
+    """Waits for the next commit of the watched flow; false when there will be none."""
+    try:
+        await anext(ticks)
+    except StopAsyncIteration:
+        return False
+    return True

@@ -1,0 +1,298 @@
+"""The client of an engine in another process, by HTTP.
+
+In: the same calls as `local`. Out: the same answers. The one rule: a call whose host went away is sent again,
+with the same request id, to the host that `relocate` finds or starts; only what no host can answer reaches the
+caller as a `StoreError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from flowmetal.client.client import ENDED, ENDING_KINDS, Row, new_request_id
+from flowmetal.client.problems import error_of
+from flowmetal.client.relation import Relation
+from flowmetal.client.store_url import StoreUrl
+from flowmetal.errors import FlowNotFound, StoreError
+
+SILENCE = 5.0
+"""Seconds without an answer after which a host counts as hung."""
+
+ATTEMPTS = 5
+"""How many hosts in a row one call may lose before it gives up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where an engine answers, and the token that it wants. `pid` is 0 where nobody said."""
+
+    url: str
+    token: str
+    pid: int = 0
+
+
+_FLOW_ID = re.compile(r"[A-Za-z0-9._:-]{1,200}")
+
+Relocate = Callable[[], Awaitable[Endpoint]]
+
+
+class RemoteClient:
+    """A `Client` by HTTP. Without `relocate` (an `http://` store) there is one address, and nothing to start there."""
+
+    def __init__(self, store: StoreUrl, endpoint: Endpoint, relocate: Relocate | None = None) -> None:
+        self.store = store
+        self._endpoint = endpoint
+        self._relocate = relocate
+        self._http = httpx.AsyncClient(
+            timeout=httpx.Timeout(None, connect=SILENCE),
+            trust_env=not _is_loopback(endpoint.url),  # a proxy of the environment is no way to one's own machine
+            limits=httpx.Limits(max_connections=64),
+        )
+        self._moving = asyncio.Lock()
+
+    async def start_flow(
+        self, name: str, args: Sequence[Any], *, flow_id: str | None = None, request_id: str | None = None
+    ) -> tuple[str, bool]:
+        """See `Client`."""
+        body: Row = {"name": name, "args": list(args)}
+        if flow_id is not None:
+            body["id"] = flow_id
+        answer = await self._call("POST", "/v1/flows", body, key=request_id or new_request_id())
+        return str(answer.json()["flow_id"]), answer.status_code == 201
+
+    async def eval(self, source: str, *, ns: str = "user", file: str = "cell", request_id: str | None = None) -> str:
+        """See `Client`."""
+        body = {"source": source, "ns": ns, "file": file}
+        answer = await self._call("POST", "/v1/eval", body, key=request_id or new_request_id())
+        return str(answer.json()["flow_id"])
+
+    async def load(self, source: str, *, file: str, request_id: str | None = None) -> Row:
+        """See `Client`."""
+        query = {"file": file}
+        headers = {"Content-Type": "text/plain; charset=utf-8"}
+        content = source.encode("utf-8", "surrogatepass")
+        key = request_id or new_request_id()
+        return _object(await self._call("PUT", "/v1/definitions", content, query=query, headers=headers, key=key))
+
+    async def result(self, flow_id: str, timeout: float | None = None) -> Row | None:
+        """See `Client`."""
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout
+        while True:
+            left = 30.0 if deadline is None else max(0.0, min(30.0, deadline - loop.time()))
+            answer = await self._call("GET", _path(flow_id, "result"), query={"wait": f"{left:.3f}"})
+            if answer.status_code != 202:
+                return _object(answer)
+            if deadline is not None and loop.time() >= deadline:
+                return None
+            await asyncio.sleep(0.02)  # a host that is about to end answers before the time is up
+
+    async def flow(self, flow_id: str) -> Row:
+        """See `Client`."""
+        return _object(await self._call("GET", _path(flow_id)))
+
+    async def flows(
+        self, status: str | None = None, name: str | None = None, limit: int = 100, after: str | None = None
+    ) -> Row:
+        """See `Client`."""
+        query = {"status": status, "name": name, "limit": str(limit), "after": after}
+        return _object(await self._call("GET", "/v1/flows", query={k: v for k, v in query.items() if v is not None}))
+
+    async def events(self, flow_id: str, after: int = 0) -> list[Row]:
+        """See `Client`."""
+        answer = (await self._call("GET", _path(flow_id, "events"), query={"after": str(after)})).json()
+        return list(answer["items"] if isinstance(answer, dict) else answer)
+
+    async def follow(self, flow_id: str, after: int = 0) -> AsyncIterator[Row]:
+        """See `Client`."""
+        losses = 0
+        while losses < ATTEMPTS:
+            try:
+                async for row in self._stream(flow_id, after):
+                    losses, after = 0, row["seq"]
+                    yield row
+                    if row["kind"] in ENDING_KINDS:
+                        return
+            except httpx.TransportError:
+                await self._move(self._endpoint)
+            losses += 1
+            ended = (await self.flow(flow_id))["status"] in ENDED
+            for row in await self.events(flow_id, after):
+                losses, after = 0, row["seq"]
+                yield row
+            if ended:
+                return
+        raise StoreError(f"{self.store} keeps breaking off the events of {flow_id}")
+
+    async def _stream(self, flow_id: str, after: int) -> AsyncIterator[Row]:
+        endpoint = self._endpoint
+        headers = {**_authorization(endpoint), "Accept": "text/event-stream", "Last-Event-ID": str(after)}
+        url = endpoint.url + _path(flow_id, "events")
+        async with self._http.stream("GET", url, params={"after": str(after)}, headers=headers) as answer:
+            if answer.status_code >= 400:
+                await answer.aread()
+                raise error_of(answer.status_code, answer.content)
+            data: list[str] = []
+            async for line in answer.aiter_lines():
+                if line.startswith("data:"):
+                    data.append(line[5:].lstrip())
+                elif not line and data:
+                    row = json.loads("\n".join(data))
+                    data = []
+                    if isinstance(row, dict) and "seq" in row:
+                        yield row
+
+    async def state(self, flow_id: str, step: int | None = None) -> Row:
+        """See `Client`."""
+        return _object(
+            await self._call("GET", _path(flow_id, "state"), query={} if step is None else {"step": str(step)})
+        )
+
+    async def send(self, flow_id: str, message: Any, *, key: str | None = None) -> str:
+        """See `Client`."""
+        answer = await self._call("POST", _path(flow_id, "messages"), message, key=key or new_request_id())
+        return str(answer.json()["message_id"])
+
+    async def control(self, flow_id: str, action: str, *, reason: str | None = None) -> Row:
+        """See `Client`."""
+        body = {} if reason is None else {"reason": reason}
+        return _object(await self._call("POST", _path(flow_id, action), body, key=new_request_id()))
+
+    async def sql(self, sql: str, params: Sequence[Any] | None = None) -> Relation:
+        """See `Client`."""
+        body: Row = {"sql": sql}
+        if params is not None:
+            body["params"] = list(params)
+        answer = (await self._call("POST", "/v1/sql", body)).json()
+        return Relation.from_json(answer["columns"], answer.get("types") or [], answer["rows"])
+
+    async def complete(self, prefix: str, ns: str = "user") -> list[str]:
+        """See `Client`."""
+        answer = (await self._call("GET", "/v1/complete", query={"prefix": prefix, "ns": ns})).json()
+        return list(answer["items"] if isinstance(answer, dict) else answer)
+
+    async def inspect(self, name: str, ns: str = "user") -> Row | None:
+        """See `Client`."""
+        answer = await self._call("GET", "/v1/inspect", query={"name": name, "ns": ns}, missing=True)
+        return None if answer.status_code == 404 else answer.json()
+
+    async def host(self) -> Row:
+        """See `Client`."""
+        return _object(await self._call("GET", "/v1/host"))
+
+    async def stop(self) -> None:
+        """See `Client`."""
+        await self._call("POST", "/v1/stop", {}, once=True)
+
+    async def aclose(self) -> None:
+        """See `Client`."""
+        await self._http.aclose()
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
+        key: str | None = None,
+        missing: bool = False,
+        once: bool = False,
+    ) -> httpx.Response:
+        """One call, to as many hosts as it takes; a problem answered by a host is raised as its error."""
+        sent = dict(headers or {})
+        if isinstance(body, bytes):
+            content: bytes | None = body
+        else:
+            content = None if method == "GET" else json.dumps(body, allow_nan=False).encode()
+            sent["Content-Type"] = "application/json"
+        if key is not None:
+            sent["Idempotency-Key"] = key
+        for attempt in range(ATTEMPTS):
+            endpoint = self._endpoint
+            request = self._http.build_request(
+                method, endpoint.url + path, params=query, content=content, headers={**sent, **_authorization(endpoint)}
+            )
+            try:
+                answer = await self._answer(request, endpoint)
+            except httpx.TransportError as error:
+                if once or attempt == ATTEMPTS - 1:
+                    raise StoreError(f"{self.store} is not reachable: {_reason(error)}") from error
+                await self._move(endpoint)
+                continue
+            if answer.status_code < 400 or (missing and answer.status_code == 404):
+                return answer
+            raise error_of(answer.status_code, answer.content)
+        raise AssertionError("unreachable")
+
+    async def _answer(self, request: httpx.Request, endpoint: Endpoint) -> httpx.Response:
+        """Waits for an answer as long as the host is alive; asks whether it is after each silence."""
+        sending = asyncio.ensure_future(self._http.send(request))
+        try:
+            while True:
+                done, _ = await asyncio.wait({sending}, timeout=SILENCE)
+                if done:
+                    return sending.result()
+                await self._check_alive(endpoint)
+        finally:
+            if not sending.done():
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
+
+    async def _check_alive(self, endpoint: Endpoint) -> None:
+        try:
+            await self._http.get(endpoint.url + "/healthz", timeout=SILENCE)
+        except httpx.TimeoutException as error:
+            raise silent_host(self.store, endpoint.pid) from error
+
+    async def _move(self, dead: Endpoint) -> None:
+        """After `dead` did not answer: the host to speak to now."""
+        if self._relocate is None:
+            raise StoreError(
+                f"nothing answers at {dead.url}", hint="is `flowmetal serve` running there, and is the port right?"
+            )
+        async with self._moving:
+            if self._endpoint is dead:
+                self._endpoint = await self._relocate()
+
+
+def silent_host(store: StoreUrl, pid: int) -> StoreError:
+    """The error for a host that holds the store and says nothing."""
+    who = f"process {pid}" if pid else "a process"
+    return StoreError(
+        f"{store} is held by {who}, which does not answer",
+        hint=f"if it is stuck, end it (kill {pid or 'PID'}) and try again; its flows go on",
+    )
+
+
+def _is_loopback(url: str) -> bool:
+    return httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
+
+
+def _path(flow_id: str, *rest: str) -> str:
+    if not _FLOW_ID.fullmatch(flow_id):
+        raise FlowNotFound(f"there is no flow {flow_id[:80]!r}", hint="a flow id is 1 to 200 of A-Z a-z 0-9 . _ : -")
+    return "/".join(["/v1/flows", flow_id, *rest])
+
+
+def _authorization(endpoint: Endpoint) -> dict[str, str]:
+    return {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
+
+
+def _object(answer: httpx.Response) -> Row:
+    data = answer.json()
+    if not isinstance(data, dict):
+        raise StoreError(f"{answer.url} answered what is no object; is it a Flowmetal server?")
+    return data
+
+
+def _reason(error: httpx.TransportError) -> str:
+    return str(error) or type(error).__name__

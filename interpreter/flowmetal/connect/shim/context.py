@@ -1,0 +1,55 @@
+"""What every route shares: the engine, the token, the limits, and the caller's name.
+
+In: the application's state. Out: a `Context`, by `Depends`. The one rule: routes reach the engine
+through it alone, so an application may serve any number of engines in a test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from flowmetal.connect.json_text import MAX_DEPTH
+
+FLOW_ID = r"^[A-Za-z0-9._:-]{1,200}$"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what comes in, and on how long a request may wait."""
+
+    max_body: int = 1024 * 1024
+    max_depth: int = MAX_DEPTH
+    max_wait: float = 3600.0
+    keep_alive: float = 15.0
+
+
+@dataclass(slots=True)
+class Context:
+    """The engine and what the host said about itself. `closing` ends live streams when set."""
+
+    engine: Any
+    token: str
+    limits: Limits = field(default_factory=Limits)
+    on_stop: Callable[[], None] | None = None
+    info: Callable[[], Mapping[str, Any] | Awaitable[Mapping[str, Any]]] = dict
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def get_context(request: Request) -> Context:
+    """The context of the application that serves this request."""
+    context: Context = request.app.state.context
+    return context
+
+
+def caller(request: Request) -> str:
+    """Who asks, for the record: holders of the store's token have no other name than where they are."""
+    return f"http {request.client.host}" if request.client else "http"
+
+
+Ctx = Annotated[Context, Depends(get_context)]
+By = Annotated[str, Depends(caller)]

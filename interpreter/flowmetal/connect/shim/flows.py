@@ -1,0 +1,143 @@
+"""Flows over HTTP: start, list, look, wait for the result, send a message, control.
+
+In: JSON. Out: rows of the view `flows`, results, ids. The one rule: 2xx is answered after the commit.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Path, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from flowmetal.connect.shim.answers import json_body, json_response
+from flowmetal.connect.shim.bodies import decode, json_value, read_body, read_json, read_json_object
+from flowmetal.connect.shim.context import FLOW_ID, By, Context, Ctx
+from flowmetal.connect.shim.problems import Problem
+
+router = APIRouter(tags=["flows"])
+
+FlowId = Annotated[str, Path(pattern=FLOW_ID, description="the flow's id")]
+RequestId = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=500)]
+Status = Literal["running", "waiting", "paused", "completed", "failed", "cancelled", "moved"]
+
+
+class StartRequest(BaseModel):
+    """Which program to start, with which arguments, under which id."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    name: str = Field(min_length=1, max_length=500)
+    args: list[Any] = Field(default_factory=list)
+    id: str | None = Field(default=None, pattern=FLOW_ID)
+
+
+class ControlRequest(BaseModel):
+    """Why a flow is paused, resumed or cancelled."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    reason: str | None = Field(default=None, max_length=10_000)
+
+
+@router.post(
+    "/v1/flows",
+    status_code=201,
+    summary="Start a flow",
+    responses={200: {"description": "That id runs this very call already"}, 409: {"description": "… another call"}},
+    openapi_extra=json_body(StartRequest.model_json_schema()),
+)
+async def start(request: Request, context: Ctx, by: By, request_id: RequestId = None) -> Response:
+    """Starts a flow under the newest definitions. The same `Idempotency-Key` never starts a second one."""
+    body = StartRequest.model_validate(await read_json_object(request, context.limits))
+    flow_id, created = await context.engine.start_flow(
+        body.name, body.args, flow_id=body.id, request_id=request_id, by=by
+    )
+    return json_response({"flow_id": flow_id}, 201 if created else 200, {"Location": f"/v1/flows/{flow_id}"})
+
+
+@router.get("/v1/flows", summary="List flows")
+async def listing(
+    context: Ctx,
+    status: Status | None = None,
+    name: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    after: str | None = None,
+) -> Response:
+    """Rows of the view `flows`, newest first; `next` is the `after` of the next page, null on the last."""
+    return json_response(await context.engine.flows(status=status, name=name, limit=limit, after=after))
+
+
+@router.get("/v1/flows/{flow_id}", summary="One flow")
+async def one(flow_id: FlowId, context: Ctx) -> Response:
+    """The flow's row of the view `flows`."""
+    return json_response(await context.engine.flow(flow_id))
+
+
+@router.get(
+    "/v1/flows/{flow_id}/result",
+    summary="The result of a flow",
+    responses={202: {"description": "It has not ended yet"}},
+)
+async def result(flow_id: FlowId, context: Ctx, wait: Annotated[float, Query(ge=0)] = 0) -> Response:
+    """The result or the error of an ended flow; waits up to `wait` seconds for the end."""
+    ended = await context.engine.result(flow_id, min(wait, context.limits.max_wait))
+    if ended is not None:
+        return json_response(ended)
+    row = await context.engine.flow(flow_id)
+    return json_response({"status": row["status"]}, 202)
+
+
+@router.get("/v1/flows/{flow_id}/state", summary="The state of a flow")
+async def state(flow_id: FlowId, context: Ctx, step: Annotated[int | None, Query(ge=0)] = None) -> Response:
+    """Stack and locals, now or as the flow waited for a step."""
+    return json_response(await context.engine.state(flow_id, step))
+
+
+@router.post(
+    "/v1/flows/{flow_id}/messages",
+    status_code=202,
+    summary="Send a message",
+    openapi_extra=json_body({}),
+)
+async def send(
+    flow_id: FlowId,
+    request: Request,
+    context: Ctx,
+    by: By,
+    key: RequestId = None,
+    webhook_id: Annotated[str | None, Header(max_length=500)] = None,
+) -> Response:
+    """Puts a JSON value into the flow's mailbox. `Idempotency-Key` (or `webhook-id`) makes a repetition harmless."""
+    message = await read_json(request, context.limits)
+    message_id = await context.engine.send(flow_id, message, key=key or webhook_id, source="http", by=by)
+    return json_response({"message_id": message_id}, 202)
+
+
+async def control(context: Context, request: Request, flow_id: str, action: str, by: str) -> Response:
+    """One control action; gives the flow's row."""
+    text = decode(await read_body(request, context.limits))
+    body = json_value(text, context.limits) if text.strip() else {}
+    if not isinstance(body, dict):
+        raise Problem(422, "the body must be a JSON object")
+    reason = ControlRequest.model_validate(body).reason
+    return json_response(await context.engine.control(flow_id, action, reason=reason, by=by))
+
+
+def _add_control(action: str, summary: str) -> None:
+    async def route(flow_id: FlowId, request: Request, context: Ctx, by: By) -> Response:
+        return await control(context, request, flow_id, action, by)
+
+    router.add_api_route(
+        f"/v1/flows/{{flow_id}}/{action}",
+        route,
+        methods=["POST"],
+        name=action,
+        summary=summary,
+        openapi_extra=json_body(ControlRequest.model_json_schema(), required=False),
+    )
+
+
+_add_control("pause", "Stop consuming, go on recording")
+_add_control("resume", "Go on after a pause")
+_add_control("cancel", "Cancel: the flow's clean-up runs")
+_add_control("terminate", "End without running anything more")

@@ -1,0 +1,238 @@
+"""Forms that define names: `def defn defn- defmacro defflow defforeign defmulti defmethod declare ns`.
+
+Each becomes one `Def` node, which the machine turns into rows of the definitions log.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from flowmetal.lang import nodes as n
+from flowmetal.lang.persistent import EMPTY_MAP, List, Map, Vector, list_of
+from flowmetal.lang.printer import pr_str
+from flowmetal.lang.spans import Span
+from flowmetal.lang.values import Keyword, Symbol
+
+if TYPE_CHECKING:
+    from flowmetal.lang.analyzer import Analyzer, FnScope
+
+
+@dataclass
+class _Forms:
+    special: dict[str, Any] = field(default_factory=dict)
+    rewrites: dict[str, Any] = field(default_factory=dict)
+
+
+DEFINITIONS = _Forms()
+
+
+def _sym(name: str, ns: str | None = None) -> Symbol:
+    return Symbol(ns, name)
+
+
+def _kw(name: str) -> Keyword:
+    return Keyword.of(name)
+
+
+def _define(kind: str, name: Symbol, meta: dict[str, Any], init: Any) -> List:
+    facts = Map.of([(_kw(k), v) for k, v in meta.items() if v is not None])
+    return list_of([_sym("def*"), _kw(kind), name, list_of([_sym("quote"), facts]), init])
+
+
+def _name(an: Analyzer, form: List) -> Symbol:
+    name = form.rest().first() if len(form) > 1 else None
+    if not isinstance(name, Symbol):
+        raise an.error(f"{form.first()} needs a name, but found {pr_str(name)}", form)
+    if name.ns is not None and name.ns != an.ns:
+        raise an.error(f"cannot define {name} from namespace {an.ns}: a definition belongs to its own namespace", form)
+    return name
+
+
+def _facts(name: Symbol) -> dict[str, Any]:
+    meta = name.meta if name.meta is not None else EMPTY_MAP
+    return {k.name: v for k, v in meta.items() if isinstance(k, Keyword) and k.ns is None}
+
+
+def def_form(an: Analyzer, form: List) -> Any:
+    """`(def name doc? value?)`."""
+    name = _name(an, form)
+    items = list(form.rest().rest())
+    facts = _facts(name)
+    if len(items) == 2 and isinstance(items[0], str):
+        facts["doc"] = items.pop(0)
+    if len(items) > 1:
+        raise an.error("def takes a name, perhaps a docstring, and one value", form)
+    if not items:
+        return _define("declare", name, facts, None)
+    return _define("def", name, facts, items[0])
+
+
+def _function(an: Analyzer, form: List, kind: str, **more: Any) -> tuple[Symbol, dict[str, Any], List]:
+    name = _name(an, form)
+    items = list(form.rest().rest())
+    facts = {**_facts(name), **more}
+    if items and isinstance(items[0], str):
+        facts["doc"] = items.pop(0)
+    if items and isinstance(items[0], Map) and len(items) > 1:
+        facts.update({k.name: v for k, v in items.pop(0).items() if isinstance(k, Keyword)})
+    if items and not isinstance(items[0], Vector) and not (isinstance(items[0], List) and len(items[0])):
+        raise an.error(f"{form.first()} needs a vector of parameters, but found {pr_str(items[0])}", items[0])
+    if items and isinstance(items[-1], Map) and isinstance(items[0], List):
+        facts.update({k.name: v for k, v in items.pop().items() if isinstance(k, Keyword)})
+    if not items:
+        raise an.error(f"{form.first()} needs a vector of parameters", form)
+    bodies = [items[0]] if isinstance(items[0], Vector) else [b.first() for b in items if isinstance(b, List) and len(b)]
+    facts["arglists"] = list_of(bodies)
+    inner = _sym(name.name) if kind != "defmacro" else None
+    function = list_of([_sym("fn"), *([inner] if inner else []), *items])
+    function.span = form.span
+    return name, facts, function
+
+
+def defn_form(an: Analyzer, form: List) -> Any:
+    """`(defn name doc? attrs? [params] body…)`."""
+    name, facts, function = _function(an, form, "defn")
+    return _define("defn", name, facts, function)
+
+
+def defn_private(an: Analyzer, form: List) -> Any:
+    """`(defn- …)`."""
+    name, facts, function = _function(an, form, "defn", private=True)
+    return _define("defn", name, facts, function)
+
+
+def defmacro_form(an: Analyzer, form: List) -> Any:
+    """`(defmacro name doc? attrs? [params] body…)`."""
+    name, facts, function = _function(an, form, "defmacro")
+    return _define("defmacro", name, facts, function)
+
+
+def defflow_form(an: Analyzer, form: List) -> Any:
+    """`(defflow name doc? [params] body…)`."""
+    name, facts, function = _function(an, form, "defflow")
+    return _define("defflow", name, facts, list_of([_sym("flow-program", "core"), an.ns, name.name, function]))
+
+
+def defforeign_form(an: Analyzer, form: List) -> Any:
+    """`(defforeign name doc? [params] options?)`."""
+    name = _name(an, form)
+    items = list(form.rest().rest())
+    facts = _facts(name)
+    if items and isinstance(items[0], str):
+        facts["doc"] = items.pop(0)
+    if not items or not isinstance(items[0], Vector):
+        raise an.error("defforeign needs a vector of parameters", form)
+    params = items.pop(0)
+    options = items.pop(0) if items else EMPTY_MAP
+    if items or not isinstance(options, Map):
+        raise an.error("defforeign takes a name, a docstring, parameters and a map of options", form)
+    facts["arglists"] = list_of([params])
+    stub = list_of([_sym("foreign-stub", "core"), name.name, list_of([_sym("quote"), params]), options])
+    return _define("defforeign", name, facts, stub)
+
+
+def defmulti_form(an: Analyzer, form: List) -> Any:
+    """`(defmulti name doc? dispatch & options)`."""
+    name = _name(an, form)
+    items = list(form.rest().rest())
+    facts = _facts(name)
+    if items and isinstance(items[0], str):
+        facts["doc"] = items.pop(0)
+    if items and isinstance(items[0], Map):
+        facts.update({k.name: v for k, v in items.pop(0).items() if isinstance(k, Keyword)})
+    if not items:
+        raise an.error("defmulti needs a dispatch function", form)
+    default: Any = _kw("default")
+    if len(items) >= 3 and items[1] is _kw("default"):
+        default = items[2]
+    return _define("defmulti", name, facts, list_of([_sym("multi-fn", "core"), name.name, items[0], default]))
+
+
+def defmethod_form(an: Analyzer, form: List) -> Any:
+    """`(defmethod name value [params] body…)`: the multimethod with one method more."""
+    items = list(form.rest())
+    if len(items) < 3 or not isinstance(items[0], Symbol):
+        raise an.error("defmethod takes the multimethod's name, a dispatch value, parameters and a body", form)
+    name = items[0]
+    cell = an.definitions.resolve(name.ns, name.name, an.ns, an.version)
+    if cell is None:
+        raise an.unresolved(name)
+    function = list_of([_sym("fn"), *items[2:]])
+    function.span = form.span
+    target = Symbol(cell.ns, cell.name, None, name.span)
+    return _define("defmethod", target, {}, list_of([_sym("add-method", "core"), target, items[1], function]))
+
+
+def declare_form(an: Analyzer, form: List) -> Any:
+    """`(declare name…)`."""
+    return list_of([_sym("do"), *[_define("declare", s, {}, None) for s in form.rest()]])
+
+
+def def_star(an: Analyzer, form: List, scope: FnScope, span: Span | None) -> n.Node:
+    """`(def* kind name 'facts init)`: what every form above becomes."""
+    kind, name, facts, init = list(form.rest())
+    ns = name.ns or an.ns
+    if an.fn_depth and an.root.prelude is None:
+        raise an.error(f"{name.name} cannot be defined here: definitions stand at the top level, never inside a function or flow", form)
+    an.declared.add(name.name)
+    meta = {k.name: v for k, v in facts.rest().first().items()}
+    node = an.analyze(init, scope)
+    return n.Def(span, None, ns, name.name, kind.name, meta, node)
+
+
+def ns_form(an: Analyzer, form: List, scope: FnScope, span: Span | None) -> n.Node:
+    """`(ns name doc? (:require [other :as o :refer [a b]])…)`."""
+    items = list(form.rest())
+    if not items or not isinstance(items[0], Symbol):
+        raise an.error("ns needs a name", form)
+    aliases: dict[str, str] = {}
+    refers: dict[str, str] = {}
+    for clause in items[1:]:
+        if isinstance(clause, (str, Map)):
+            continue
+        if not (isinstance(clause, List) and len(clause) and clause.first() in (_kw("require"), _kw("use"))):
+            raise an.error(f"ns takes (:require …), not {pr_str(clause)}", clause, hint="there are no imports: there is no Java here")
+        for spec in clause.rest():
+            require_spec(an, spec, aliases, refers)
+    table = Map.of([("aliases", Map.of(list(aliases.items()))), ("refers", Map.of(list(refers.items())))])
+    return n.Def(span, None, str(items[0]), "*ns*", "ns", {}, an.const(table, span))
+
+
+def require_spec(an: Analyzer, spec: Any, aliases: dict[str, str], refers: dict[str, str]) -> None:
+    """Reads `other` or `[other :as o :refer [a b]]` into the tables; the namespace must be known."""
+    if isinstance(spec, Symbol):
+        spec = Vector.of([spec])
+    if not (isinstance(spec, Vector) and len(spec) and isinstance(spec.nth(0), Symbol)):
+        raise an.error(f"expected a namespace or [namespace :as alias], but found {pr_str(spec)}", spec)
+    target = an.definitions.resolve_ns(str(spec.nth(0)), an.ns, an.version)
+    if target not in an.definitions.spaces:
+        raise an.error(f"there is no namespace {target}", spec, "compile/unresolved", "load its file first: flowmetal load FILE.flow")
+    options = list(spec)[1:]
+    for key, value in zip(options[::2], options[1::2], strict=False):
+        if key is _kw("as"):
+            aliases[str(value)] = target
+        elif key is _kw("refer") and isinstance(value, Vector):
+            for name in value:
+                if an.definitions.lookup(target, name.name, an.version) is None:
+                    raise an.error(f"there is no {name.name} in {target}", name, "compile/unresolved")
+                refers[name.name] = target
+
+
+def require_form(an: Analyzer, form: List, scope: FnScope, span: Span | None) -> n.Node:
+    """`(require '[other :as o])`: adds to the namespace's aliases."""
+    known = an.definitions.namespace(an.ns, an.version)
+    aliases = dict(known.get("aliases").items()) if known else {}
+    refers = dict(known.get("refers").items()) if known else {}
+    for item in form.rest():
+        spec = item.rest().first() if isinstance(item, List) and len(item) == 2 else item
+        require_spec(an, spec, aliases, refers)
+    table = Map.of([("aliases", Map.of(list(aliases.items()))), ("refers", Map.of(list(refers.items())))])
+    return n.Def(span, None, an.ns, "*ns*", "require", {}, an.const(table, span))
+
+
+DEFINITIONS.special.update({"def*": def_star, "ns": ns_form, "require": require_form})
+DEFINITIONS.rewrites.update({
+    "def": def_form, "defn": defn_form, "defn-": defn_private, "defmacro": defmacro_form, "defflow": defflow_form,
+    "defforeign": defforeign_form, "defmulti": defmulti_form, "defmethod": defmethod_form, "declare": declare_form,
+})  # fmt: skip

@@ -1,0 +1,173 @@
+"""Definitions by version: what a name means to a flow that is pinned to a version.
+
+The definitions log is append-only; a version is a position in it. Each (namespace, name) has one
+`Cell` with its bindings in order of their versions. The library's names stand at version 0.
+"""
+
+from __future__ import annotations
+
+import bisect
+import difflib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from flowmetal.lang.persistent import Map
+
+ALIASES = {
+    "clojure.core": "core", "clojure.string": "str", "clojure.set": "set", "clojure.walk": "walk", "clojure.math": "math",
+    "clojure.edn": "edn", "clojure.test": "test", "string": "str",
+}  # fmt: skip
+"""Names under which Clojure programmers know the library's namespaces."""
+
+REFERRED = ("core", "flow", "test")
+"""Namespaces whose names need no prefix."""
+
+
+class Binding:
+    """What one definition gave: its value, and what is known of it.
+
+    `value` may be given as `thunk`, which is called once, when it is first asked for.
+    """
+
+    __slots__ = ("_thunk", "_value", "kind", "macro", "meta", "private", "version")
+
+    def __init__(
+        self, value: Any, *, version: int = 0, kind: str = "def", macro: bool = False, meta: dict[str, Any] | None = None,
+        thunk: Callable[[], Any] | None = None,
+    ) -> None:  # fmt: skip
+        self._value = value
+        self._thunk = thunk
+        self.version = version
+        self.kind = kind
+        self.macro = macro
+        self.meta = meta or {}
+
+    @property
+    def value(self) -> Any:
+        """The value; made now if it was not needed before."""
+        if self._thunk is not None:
+            thunk, self._thunk = self._thunk, None
+            self._value = thunk()
+        return self._value
+
+
+class Cell:
+    """All bindings of one name."""
+
+    __slots__ = ("bindings", "name", "ns", "versions")
+
+    def __init__(self, ns: str, name: str) -> None:
+        self.ns = ns
+        self.name = name
+        self.versions: list[int] = []
+        self.bindings: list[Binding] = []
+
+    def at(self, version: int) -> Binding | None:
+        """The binding that a flow pinned to `version` sees."""
+        versions = self.versions
+        if versions and versions[-1] <= version:
+            return self.bindings[-1]
+        i = bisect.bisect_right(versions, version)
+        return self.bindings[i - 1] if i else None
+
+    def add(self, binding: Binding) -> None:
+        """Appends a binding; versions only grow."""
+        self.versions.append(binding.version)
+        self.bindings.append(binding)
+
+    def canonical(self) -> str:
+        """What stands for a reference to this name in a code's hash."""
+        return f"{self.ns}/{self.name}"
+
+
+class Definitions:
+    """The registry: cells by namespace and name, and the newest version."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.spaces: dict[str, dict[str, Cell]] = {}
+        self.roots: dict[tuple[Any, ...], Any] = {}
+        """Compiled roots by key, so that a code is compiled once."""
+
+    def cell(self, ns: str, name: str) -> Cell:
+        """The cell of a name, made when it is new."""
+        space = self.spaces.setdefault(ns, {})
+        cell = space.get(name)
+        if cell is None:
+            cell = space[name] = Cell(ns, name)
+        return cell
+
+    def lookup(self, ns: str, name: str, version: int) -> Binding | None:
+        """The binding of `ns/name` at a version."""
+        space = self.spaces.get(ns)
+        cell = space.get(name) if space else None
+        return cell.at(version) if cell else None
+
+    def define(self, ns: str, name: str, binding: Binding) -> None:
+        """Adds a binding and moves the newest version up to it."""
+        self.cell(ns, name).add(binding)
+        self.version = max(self.version, binding.version)
+
+    def rollback(self, version: int) -> None:
+        """Forgets every binding above `version`: of a load that was not committed."""
+        for space in self.spaces.values():
+            for cell in space.values():
+                while cell.versions and cell.versions[-1] > version:
+                    cell.versions.pop()
+                    cell.bindings.pop()
+        self.version = version
+
+    def namespace(self, ns: str, version: int) -> Map | None:
+        """The aliases and refers of a namespace: `{alias ns}` and `{name ns/name}` in one map each."""
+        binding = self.lookup(ns, "*ns*", version)
+        return binding.value if binding else None
+
+    def resolve_ns(self, alias: str, ns: str, version: int) -> str:
+        """The namespace that `alias` names inside `ns`."""
+        table = self.namespace(ns, version)
+        aliases = table.get("aliases") if table else None
+        if aliases is not None and alias in aliases:
+            return str(aliases.get(alias))
+        return ALIASES.get(alias, alias)
+
+    def resolve(self, ns: str | None, name: str, current: str, version: int) -> Cell | None:
+        """The cell that a symbol written in namespace `current` refers to, or None."""
+        if ns is not None:
+            return self._bound(self.resolve_ns(ns, current, version), name, version)
+        cell = self._bound(current, name, version)
+        if cell is not None:
+            return cell
+        table = self.namespace(current, version)
+        refers = table.get("refers") if table else None
+        if refers is not None and name in refers:
+            return self._bound(refers.get(name), name, version)
+        for space in REFERRED:
+            cell = self._bound(space, name, version)
+            if cell is not None:
+                return cell
+        return None
+
+    def _bound(self, ns: str, name: str, version: int) -> Cell | None:
+        space = self.spaces.get(ns)
+        cell = space.get(name) if space else None
+        return cell if cell is not None and cell.at(version) is not None else None
+
+    def names(self, ns: str, version: int) -> Iterator[str]:
+        """Names bound in `ns` at a version."""
+        for name, cell in list(self.spaces.get(ns, {}).items()):
+            if name != "*ns*" and cell.at(version) is not None:
+                yield name
+
+    def visible(self, current: str, version: int) -> list[str]:
+        """Every name that can be written in `current`: bare where referred, with its namespace elsewhere."""
+        names = set(self.names(current, version))
+        for ns in REFERRED:
+            names.update(self.names(ns, version))
+        for ns in self.spaces:
+            if ns not in REFERRED:
+                names.update(f"{ns}/{n}" for n in self.names(ns, version))
+        return sorted(names)
+
+    def suggestions(self, name: str, current: str, version: int) -> list[str]:
+        """The nearest visible names to one that is unknown."""
+        return difflib.get_close_matches(name, self.visible(current, version), n=3, cutoff=0.7)

@@ -1,0 +1,131 @@
+"""A flow's state: fibers, each a list of frames; open promises; what the machine counts.
+
+Everything here is plain data to the codec. The machine changes it in place within a transition;
+whoever wants an earlier state takes it from a snapshot or from the log.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from flowmetal.lang.functions import Arity, Closure, Promise
+
+
+class Frame:
+    """One call: its code, position, locals ([version, closure, …]), operands and handlers.
+
+    A handler is (position, depth of the operand stack, slot for the error).
+    """
+
+    __slots__ = ("arity", "handlers", "locals", "pc", "stack")
+
+    def __init__(self, arity: Arity, locals_: list[Any]) -> None:
+        self.arity = arity
+        self.pc = 0
+        self.locals = locals_
+        self.stack: list[Any] = []
+        self.handlers: list[tuple[int, int, int]] = []
+
+    @property
+    def closure(self) -> Closure:
+        """The function that runs here."""
+        closure: Closure = self.locals[1]
+        return closure
+
+    @property
+    def span(self) -> Any:
+        """Where the frame stands in its source."""
+        spans = self.arity.spans
+        return spans[self.pc - 1] if 0 < self.pc <= len(spans) else self.arity.code.span
+
+
+class Wait:
+    """What a fiber waits for: promises, and how their outcome becomes its value.
+
+    `mode` is `value` (of the one promise), `select` ([key value] of the first settled) or `settled` (nil once it has).
+    `owned` promises are withdrawn when the fiber is cancelled; others belong to somebody else.
+    """
+
+    __slots__ = ("keys", "mode", "owned", "promises")
+
+    def __init__(self, mode: str, promises: list[Promise], keys: list[Any], owned: bool) -> None:
+        self.mode = mode
+        self.promises = promises
+        self.keys = keys
+        self.owned = owned
+
+
+RUNNING, CANCEL_ASKED, CANCEL_THROWN = 0, 1, 2
+
+
+class Fiber:
+    """One line of execution in a flow. `cancel` says whether a cancel was asked for or thrown."""
+
+    __slots__ = ("cancel", "error", "frames", "id", "promise", "reason", "value", "wait")
+
+    def __init__(self, id: int, promise: Promise) -> None:
+        self.id = id
+        self.promise = promise
+        self.frames: list[Frame] = []
+        self.wait: Wait | None = None
+        self.value: Any = None
+        """The value to go on with, when it was waiting and is ready."""
+        self.error: Any = None
+        """The error to go on with, likewise."""
+        self.cancel = RUNNING
+        self.reason: Any = None
+
+
+class Program:
+    """What a flow runs: a program and its arguments, or the text of a cell, form by form."""
+
+    __slots__ = ("args", "body", "file", "index", "name", "ns", "source", "total")
+
+    def __init__(self, *, name: str = "", body: Closure | None = None, args: list[Any] | None = None, source: str | None = None, ns: str = "user", file: str = "") -> None:
+        self.name = name
+        self.body = body
+        self.args = args or []
+        self.source = source
+        self.ns = ns
+        self.file = file
+        self.index = 0
+        """The number of top-level forms of a cell that have begun."""
+        self.total = 0
+
+
+class State:
+    """The whole state of a flow."""
+
+    __slots__ = (
+        "ending", "fibers", "flow_id", "kind", "main", "next_define", "next_fiber", "open", "parent", "pin", "program", "ready", "run", "steps",
+    )  # fmt: skip
+
+    def __init__(self, flow_id: str, run: str, kind: str, pin: int, program: Program, parent: str | None = None) -> None:
+        self.flow_id = flow_id
+        self.run = run
+        self.kind = kind
+        self.pin = pin
+        self.program = program
+        self.parent = parent
+        self.steps = 0
+        self.next_fiber = 1
+        self.next_define = 0
+        self.fibers: dict[int, Fiber] = {}
+        self.ready: deque[int] = deque()
+        self.open: dict[Any, Promise] = {}
+        """Open promises by id: steps, fibers, awaits of other flows."""
+        self.main: Promise | None = None
+        """The first fiber's promise: the flow's result."""
+        self.ending: tuple[Any, Any] | None = None
+        """(value, error) of the first fiber, while others are still cleaning up."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether no fiber can run."""
+        return not self.ready
+
+    @property
+    def ended(self) -> bool:
+        """Whether no fiber is left."""
+        return not self.fibers

@@ -1,0 +1,341 @@
+"""Values that the machine makes and calls: code, closures, promises, handles, programs, atoms.
+
+All are plain data to the codec. A closure is its code and the values that it captured; no Python
+function, frame or generator is part of any value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from flowmetal.lang.persistent import Map, Vector
+from flowmetal.lang.spans import Span
+from flowmetal.lang.values import Keyword, Symbol, kw
+
+if TYPE_CHECKING:
+    from flowmetal.lang.values import ErrorValue
+
+
+class Root:
+    """The top-level form that some code was compiled from, enough to compile it again.
+
+    `pin` is the definitions version that the form saw. `index` counts top-level forms of one text.
+    """
+
+    __slots__ = ("codes", "column", "file", "line", "ns", "pin", "prelude", "text")
+
+    def __init__(self, ns: str, pin: int, file: str, line: int, column: int, text: str, prelude: str | None = None) -> None:
+        self.ns = ns
+        self.pin = pin
+        self.file = file
+        self.line = line
+        self.column = column
+        self.text = text
+        self.prelude = prelude
+        self.codes: list[Code] = []
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Two roots with the same key compile to the same code."""
+        return (self.ns, self.pin, self.file, self.line, self.column, self.text, self.prelude)
+
+
+class Arity:
+    """One body of a function: flat instructions and what belongs to each position."""
+
+    __slots__ = ("code", "instructions", "names", "params", "size", "spans", "variadic")
+
+    def __init__(self, code: Code, params: int, variadic: bool) -> None:
+        self.code = code
+        self.params = params
+        self.variadic = variadic
+        self.size = 0
+        self.instructions: list[tuple[Any, ...]] = []
+        self.spans: list[Span | None] = []
+        self.names: list[tuple[int, str, int, int]] = []
+        """(slot, name, first position, end position) of each local that a user named."""
+
+
+class Code:
+    """A compiled function: its arities, and where it stands in its root."""
+
+    __slots__ = ("_hash", "arities", "captures", "index", "name", "root", "self_slot", "span", "variadic")
+
+    def __init__(self, name: str, root: Root, span: Span | None) -> None:
+        self.name = name
+        self.root = root
+        self.span = span
+        self.index = len(root.codes)
+        root.codes.append(self)
+        self.arities: dict[int, Arity] = {}
+        self.variadic: Arity | None = None
+        self.captures: int = 0
+        self.self_slot = False
+        self._hash: str | None = None
+
+    def all_arities(self) -> list[Arity]:
+        """Fixed arities in order of their size, then the variadic one."""
+        fixed = [self.arities[n] for n in sorted(self.arities)]
+        return [*fixed, self.variadic] if self.variadic else fixed
+
+    @property
+    def hash(self) -> str:
+        """A hash of what the code does: locals are slots, so their names do not count."""
+        if self._hash is None:
+            parts = [f"{a.params}{'&' if a.variadic else ''}:{_canonical(a.instructions)}" for a in self.all_arities()]
+            self._hash = hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return self._hash
+
+    def arity_text(self) -> str:
+        """The accepted numbers of arguments, in words."""
+        counts = [str(n) for n in sorted(self.arities)]
+        if self.variadic:
+            counts.append(f"{self.variadic.params} or more")
+        return ", ".join(counts)
+
+
+def _canonical(instructions: list[tuple[Any, ...]]) -> str:
+    return ";".join(",".join(_part(x) for x in ins) for ins in instructions)
+
+
+def _part(x: Any) -> str:
+    shape = getattr(x, "shape", None)
+    if shape is not None:
+        return str(shape)
+    if isinstance(x, Code):
+        return x.hash
+    if isinstance(x, (tuple, list)):
+        return "(" + " ".join(_part(y) for y in x) + ")"
+    named = getattr(x, "canonical", None)
+    return named() if named is not None else repr(x)
+
+
+class Closure:
+    """A function value. `version` is None while it lives in the flow or definition that made it;
+    a closure that came from another flow carries the definitions version it is to see."""
+
+    __slots__ = ("captures", "code", "meta", "version")
+
+    def __init__(self, code: Code, captures: list[Any], version: int | None = None, meta: Map | None = None) -> None:
+        self.code = code
+        self.captures = captures
+        self.version = version
+        self.meta = meta
+
+    def with_meta(self, meta: Map | None) -> Closure:
+        """The same function with other metadata."""
+        return Closure(self.code, self.captures, self.version, meta)
+
+    def flowmetal_repr(self) -> str:
+        """`#fn[name hash]`."""
+        return f"#fn[{self.code.name or 'fn'} {self.code.hash[:8]}]"
+
+
+class MachineOp:
+    """A function of the core library that needs the machine: it may suspend, or call functions.
+
+    `fn(machine, fiber, args)` gives the value, or `PENDING` when it has arranged for one to come.
+    """
+
+    __slots__ = ("arglists", "doc", "example", "fn", "high", "low", "name", "ns")
+
+    def __init__(
+        self, ns: str, name: str, fn: Callable[..., Any], low: int, high: int | None, arglists: str, doc: str, example: str = ""
+    ) -> None:
+        self.ns = ns
+        self.name = name
+        self.fn = fn
+        self.low = low
+        self.high = high
+        self.arglists = arglists
+        self.doc = doc
+        self.example = example
+
+    def flowmetal_repr(self) -> str:
+        """A function prints as its name."""
+        return f"#fn[{self.ns}/{self.name}]"
+
+    def canonical(self) -> str:
+        """What stands for it in a code's hash."""
+        return f"{self.ns}/{self.name}"
+
+
+PENDING: Any = type("Pending", (), {"__repr__": lambda self: "PENDING"})()
+"""What a MachineOp gives when its value comes later."""
+
+OPEN, DONE, FAILED = 0, 1, 2
+
+
+class Promise:
+    """A durable single-assignment result. `flow` is None for a promise of the flow that holds it.
+
+    `id` is the step (an integer) of a request, `fN` of a fiber, `result` of a flow's own result.
+    """
+
+    __slots__ = ("flow", "id", "op", "status", "value", "waiters")
+    name = "promise"
+
+    def __init__(self, id: int | str, flow: str | None = None, op: str = "") -> None:
+        self.id = id
+        self.flow = flow
+        self.op = op
+        self.status = OPEN
+        self.value: Any = None
+        self.waiters: list[int] = []
+
+    def flowmetal_repr(self) -> str:
+        """`#promise[flow id]`."""
+        return f"#{self.name}[{' '.join(str(x) for x in (self.flow, self.id) if x is not None)}]"
+
+    def to_plain(self) -> Any:
+        """What outsiders see of it."""
+        return {"promise": str(self.id), "flow": self.flow} if self.flow else {"promise": str(self.id)}
+
+    def same(self, other: Any) -> bool:
+        """Whether both name the same result."""
+        return isinstance(other, Promise) and (self is other or (self.flow is not None and (self.flow, self.id) == (other.flow, other.id)))
+
+    __eq__ = same
+
+    def __hash__(self) -> int:
+        return hash((self.flow, self.id)) if self.flow is not None else id(self)
+
+
+class Callback(Promise):
+    """A promise that the outside settles, by a POST to its `:url`; reads like a map."""
+
+    __slots__ = ("token", "url")
+    name = "callback"
+
+    def __init__(self, id: int | str, url: str, token: str, flow: str | None = None) -> None:
+        super().__init__(id, flow, "callback")
+        self.url = url
+        self.token = token
+
+    def lookup(self, key: Any, default: Any) -> Any:
+        """What `(:url c)` and `(:token c)` give."""
+        if key is kw("url"):
+            return self.url
+        return self.token if key is kw("token") else default
+
+    def to_plain(self) -> Any:
+        """What outsiders see of it: where to POST."""
+        return {"url": self.url}
+
+
+class FlowHandle(Promise):
+    """A flow, and the promise of its result."""
+
+    __slots__ = ("program",)
+    name = "flow"
+
+    def __init__(self, flow: str, program: str) -> None:
+        super().__init__("result", flow)
+        self.program = program
+
+    def flowmetal_repr(self) -> str:
+        """`#flow[id name]`."""
+        return f"#flow[{self.flow} {self.program}]"
+
+    def lookup(self, key: Any, default: Any) -> Any:
+        """What `(:id h)` and `(:name h)` give."""
+        if key is kw("id"):
+            return self.flow
+        return self.program if key is kw("name") else default
+
+    def to_plain(self) -> Any:
+        """What outsiders see of it."""
+        return {"flow_id": self.flow, "name": self.program}
+
+
+class Atom:
+    """A mutable cell in the state of one flow."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def flowmetal_repr(self) -> str:
+        """`#atom[value]`."""
+        from flowmetal.lang.printer import pr_str
+
+        return f"#atom[{pr_str(self.value)}]"
+
+
+class FlowProgram:
+    """What `defflow` defines: called, it runs as a child; given to `start`, as a flow of its own."""
+
+    __slots__ = ("body", "name", "ns")
+
+    def __init__(self, ns: str, name: str, body: Closure) -> None:
+        self.ns = ns
+        self.name = name
+        self.body = body
+
+    @property
+    def full_name(self) -> str:
+        """`ns/name`, or the bare name in `user`."""
+        return self.name if self.ns == "user" else f"{self.ns}/{self.name}"
+
+    def flowmetal_repr(self) -> str:
+        """`#flow-program[name hash]`."""
+        return f"#defflow[{self.full_name} {self.body.code.hash[:8]}]"
+
+
+class ForeignStub:
+    """What `defforeign` defines: a function that some other program implements."""
+
+    __slots__ = ("name", "options", "params")
+
+    def __init__(self, name: str, params: Vector, options: Map) -> None:
+        self.name = name
+        self.params = params
+        self.options = options
+
+    def flowmetal_repr(self) -> str:
+        """`#foreign[name]`."""
+        return f"#foreign[{self.name}]"
+
+
+class MultiFn:
+    """A multimethod: a dispatch function and its methods by dispatch value."""
+
+    __slots__ = ("default", "dispatch", "methods", "name")
+
+    def __init__(self, name: str, dispatch: Any, default: Any, methods: Map) -> None:
+        self.name = name
+        self.dispatch = dispatch
+        self.default = default
+        self.methods = methods
+
+    def flowmetal_repr(self) -> str:
+        """`#multi[name]`."""
+        return f"#multi[{self.name}]"
+
+    def method(self, value: Any) -> Any:
+        """The method for a dispatch value, else the default's, else None."""
+        return self.methods.get(value) if value in self.methods else self.methods.get(self.default)
+
+
+CANCELLED = kw("flow/cancelled")
+
+
+def is_function(x: Any) -> bool:
+    """Clojure's `fn?`: made by fn, or of the library; keywords and collections are not."""
+    from flowmetal.lang.primitives.registry import Primitive
+
+    return isinstance(x, (Closure, Primitive, MachineOp, FlowProgram, ForeignStub, MultiFn))
+
+
+def error_type(error: ErrorValue) -> Keyword:
+    """The keyword that `catch` compares."""
+    return error.type
+
+
+__all__ = [
+    "CANCELLED", "DONE", "FAILED", "OPEN", "PENDING", "Arity", "Atom", "Callback", "Closure", "Code", "FlowHandle", "FlowProgram",
+    "ForeignStub", "MachineOp", "MultiFn", "Promise", "Root", "Symbol", "error_type", "is_function",
+]  # fmt: skip

@@ -1,0 +1,69 @@
+"""The table of leaf primitives: functions written in Python that never call back into a program.
+
+A leaf takes values and gives a value; it cannot suspend, so the machine runs it within one
+transition. Its Python signature is its arity. `PRIMITIVES_VERSION` is recorded with the
+definitions: a primitive whose behaviour changes must raise it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from flowmetal.errors import LispError
+
+PRIMITIVES_VERSION = 1
+
+Leaf = Callable[..., Any]
+
+
+class Primitive:
+    """A leaf function of the core library: its Python function, its names and its arities."""
+
+    __slots__ = ("arglists", "doc", "example", "fn", "high", "low", "name", "ns")
+
+    def __init__(self, ns: str, name: str, fn: Leaf, arglists: str, doc: str, example: str) -> None:
+        self.ns = ns
+        self.name = name
+        self.fn = fn
+        self.arglists = arglists
+        self.doc = doc
+        self.example = example
+        self.low, self.high = _arities(fn)
+
+    def flowmetal_repr(self) -> str:
+        """A function prints as its name: there is nothing in it to read back."""
+        return f"#fn[{self.ns}/{self.name}]"
+
+    def arity_error(self, count: int) -> LispError:
+        """The error of a call with `count` arguments, listing what is accepted."""
+        wants = f"{self.low} or more" if self.high is None else f"{self.low}" if self.low == self.high else f"{self.low} to {self.high}"
+        return LispError(f"{self.name} takes {wants} arguments, but was given {count}: {self.arglists}", type="arity")
+
+
+TABLE: dict[tuple[str, str], Primitive] = {}
+
+
+def primitive(ns: str, name: str, arglists: str, doc: str, example: str = "") -> Callable[[Leaf], Leaf]:
+    """Registers the decorated function as the leaf `ns/name`; gives the function back unchanged."""
+
+    def register(fn: Leaf) -> Leaf:
+        if (ns, name) in TABLE:
+            raise ValueError(f"{ns}/{name} is registered twice")
+        TABLE[ns, name] = Primitive(ns, name, fn, arglists, doc, example)
+        return fn
+
+    return register
+
+
+def _arities(fn: Leaf) -> tuple[int, int | None]:
+    low, high = 0, 0
+    for p in inspect.signature(fn).parameters.values():
+        if p.kind is inspect.Parameter.VAR_POSITIONAL:
+            return low, None
+        if p.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
+            high += 1
+            if p.default is inspect.Parameter.empty:
+                low += 1
+    return low, high

@@ -1,0 +1,399 @@
+"""The engine: what clients, the shim and the tests speak to.
+
+In: calls, and arrivals from outside. Out: rows of the log, and requests dispatched after the commit
+that holds them. The one rule: nothing is answered, and nothing leaves, before its row is on disk.
+All of it runs on one event loop; the store has its writer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from flowmetal.errors import FlowConflict, FlowEnded, FlowNotFound, LispError
+from flowmetal.lang.equality import equal
+from flowmetal.lang.frames import State
+from flowmetal.lang.persistent import Vector
+from flowmetal.lang.plain import from_plain
+from flowmetal.lang.requests import Request
+from flowmetal.lang.values import Instant, kw
+from flowmetal.runtime import history
+from flowmetal.runtime.actor import Actor, Item
+from flowmetal.runtime.clock import Chance, Clock, RealClock
+from flowmetal.runtime.connector import Connector
+from flowmetal.runtime.definitions_log import DefinitionsLog
+from flowmetal.runtime.dispatch import Dispatcher
+from flowmetal.runtime.process import Process, find_program, loader
+from flowmetal.runtime.rows import Draft, to_draft, to_row
+from flowmetal.runtime.timers import Timers
+from flowmetal.store import kinds
+from flowmetal.store.protocol import Commit, CommitResult, Duplicate, Result, Row, Store, StoreConflict
+from flowmetal.store.writer import writer_for
+
+FUEL = 20_000
+"""Transitions in one slice: a few milliseconds, after which others have their turn."""
+RESIDENT = 256
+"""Flows that wait and whose state is kept in memory, so that the next arrival finds it there."""
+
+
+class Engine:
+    """Runs the flows of one store."""
+
+    def __init__(
+        self, store: Store, *, connectors: Sequence[Connector] = (), clock: Clock | None = None, chance: Chance | None = None,
+        fuel: int = FUEL, resident: int = RESIDENT,
+    ) -> None:  # fmt: skip
+        self.store = store
+        self.writer = writer_for(store)
+        self.clock = clock or RealClock()
+        self.chance = chance or Chance()
+        self.fuel = fuel
+        self.resident = resident
+        self.public_url = "http://127.0.0.1:8421"
+        self.actors: dict[str, Actor] = {}
+        self.busy: set[str] = set()
+        """Flows whose actor has a task."""
+        self.definitions = DefinitionsLog(self.clock.now)
+        self.defining = asyncio.Lock()
+        self.timers = Timers(self.clock, self._timer_due, self._idle)
+        self.dispatcher = Dispatcher(self, connectors)
+        self.watchers: dict[str, set[asyncio.Event]] = {}
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.closing = False
+
+    # Life
+
+    async def open(self) -> None:
+        """Reads the definitions, and takes up what was open when the store was last closed."""
+        self.writer.start()
+        rows = await self.writer.call(self.store.rows, kinds.DEFINITIONS_STREAM)
+        self.definitions.replay(rows)
+        row = self.definitions.engine_row(rows)
+        if row is not None:
+            done = await self.commit(Commit([row], {kinds.DEFINITIONS_STREAM: self.definitions.version}))
+            self.definitions.replay(done.rows)
+        await self.dispatcher.recover()
+
+    async def close(self) -> None:
+        """Ends tasks and the writer. What is open stays in the log."""
+        self.closing = True
+        self.timers.close()
+        tasks = [t for t in self.tasks if t is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.dispatcher.close()
+        for events in self.watchers.values():
+            for event in events:
+                event.set()
+        await self.writer.stop()
+
+    def spawn(self, coroutine: Any) -> asyncio.Task[Any]:
+        """A task of the engine: its failure is the loop's to report, its end the engine's to wait for."""
+        task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            task.get_loop().call_exception_handler({"message": "a task of the engine failed", "exception": task.exception(), "task": task})
+        self.timers.arm()
+
+    def _idle(self) -> bool:
+        return not self.tasks
+
+    # Flows
+
+    def actor(self, flow_id: str) -> Actor:
+        """The actor of a flow, made when there is none in memory."""
+        actor = self.actors.get(flow_id)
+        if actor is None:
+            actor = self.actors[flow_id] = Actor(self, flow_id)
+        return actor
+
+    def evict(self) -> None:
+        """Forgets flows that wait, oldest first, beyond the number that is kept."""
+        extra = len(self.actors) - self.resident
+        if extra <= 0:
+            return
+        for flow_id in [i for i in self.actors if i not in self.busy][:extra]:
+            del self.actors[flow_id]
+
+    async def commit(self, commit: Commit) -> CommitResult:
+        """Writes rows; wakes who watches their flows."""
+        result = await self.writer.commit(commit)
+        for flow_id in {row.flow_id for row in result.rows}:
+            for event in self.watchers.get(flow_id, ()):
+                event.set()
+        return result
+
+    def supply(self, process: Process, request: Request) -> Any:
+        """What a step gets at once: time, chance, tokens, the ids of children. Recorded with the step."""
+        op = request.op
+        if op == "now":
+            process.at = max(process.at, self.clock.now())
+            return Instant(process.at)
+        if op == "random-uuid":
+            return self.chance.uuid()
+        if op == "callback":
+            token = self.chance.token()
+            return token, f"{self.public_url}/v1/callbacks/{token}"
+        if op in ("start", "call"):
+            given = request.options.get(kw("id"))
+            return given if isinstance(given, str) else child_id(process.state, request.step)
+        return self._random(op, request.args)
+
+    def _random(self, op: str, args: list[Any]) -> Any:
+        if op == "rand":
+            return self.chance.random() * (args[0] if args else 1)
+        if op == "rand-int":
+            if type(args[0]) is not int or args[0] <= 0:
+                raise LispError("rand-int needs a positive integer", type="value")
+            return self.chance.below(args[0])
+        items = list(args[0])
+        self.chance.shuffle(items)
+        return Vector.of(items)
+
+    def _timer_due(self, flow_id: str, step: int) -> None:
+        def make(process: Process) -> Draft | None:
+            return self.dispatcher.timer_outcome(process, step)
+
+        self.actor(flow_id).put(Item(make))
+
+    # Calls of clients
+
+    async def start_flow(
+        self, name: str, args: Sequence[Any], *, flow_id: str | None = None, request_id: str | None = None, by: str = "", tags: Any = None
+    ) -> tuple[str, bool]:
+        """Begins a flow of the newest definitions; (its id, whether this call made it)."""
+        program = find_program(self.definitions.registry, name, self.definitions.version)
+        if program is None:
+            raise self._unknown_flow(name)
+        values = Vector.of([from_plain(a) for a in args])
+        started = self.started(program.full_name, "flow", values, self.definitions.version, by=by)
+        if tags is not None:
+            started.facts["tags"] = tags
+        new_id = flow_id or self.new_id()
+        check_id(new_id)
+        return await self._begin(new_id, started, request_id)
+
+    def started(self, name: str, kind: str, args: Any, version: int, **facts: Any) -> Draft:
+        """The first row of a flow."""
+        known = {"name": name, "kind": kind, "definitions": version, "run": str(self.chance.uuid())}
+        return Draft(kinds.FLOW_STARTED, None, None, {**known, **{k: v for k, v in facts.items() if v}}, {"args": args}, at=self.clock.now())
+
+    def new_id(self) -> str:
+        """A fresh flow id."""
+        return self.chance.uuid().hex[:20]
+
+    def _unknown_flow(self, name: str) -> LispError:
+        import difflib
+
+        known = [
+            f"{ns}/{n}" if ns != "user" else n
+            for ns, space in self.definitions.registry.spaces.items() for n, cell in space.items()
+            if cell.bindings and cell.bindings[-1].kind == "defflow"
+        ]  # fmt: skip
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"defined are: {', '.join(sorted(known)[:10])}" if known else "nothing is defined: load a file first"
+        return LispError(f"there is no flow named {name}; {hint}", type="value")
+
+    async def _begin(self, flow_id: str, started: Draft, request_id: str | None) -> tuple[str, bool]:
+        row = to_row(flow_id, started.facts["definitions"], started)
+        rows = [row]
+        unique = None
+        if request_id is not None:
+            rows.append(Row(kinds.REQUESTS_STREAM, kinds.REQUEST, json.dumps({"flow_id": flow_id}), row.at, key=request_id))
+            unique = (kinds.REQUEST, request_id)
+        try:
+            done = await self.commit(Commit(rows, {flow_id: 0}, [], unique))
+        except Duplicate as e:
+            return json.loads(e.row.data)["flow_id"], False
+        except StoreConflict:
+            await self._same_call(flow_id, started)
+            return flow_id, False
+        actor = self.actor(flow_id)
+        actor.born(started, done.rows[0].seq)
+        actor.poke()
+        return flow_id, True
+
+    async def _same_call(self, flow_id: str, started: Draft) -> None:
+        first = (await self.writer.call(self.store.rows, flow_id, 0, 1))[0]
+        there = to_draft(first, loader(self.definitions.registry))
+        if there.facts.get("name") != started.facts["name"] or not equal(there.values.get("args"), started.values["args"]):
+            raise FlowConflict(f"flow {flow_id} exists already, and is another call: {there.facts.get('name')}")
+
+    async def eval(self, source: str, *, ns: str = "user", file: str = "cell", request_id: str | None = None, by: str = "") -> str:
+        """Begins a cell: a flow that evaluates source text; its id."""
+        started = self.started("cell", "cell", Vector.of([]), self.definitions.version, source=source, ns=ns, file=file, by=by)
+        started.facts.setdefault("source", source)
+        return (await self._begin(self.new_id(), started, request_id))[0]
+
+    async def load(self, source: str, *, file: str, by: str = "") -> dict[str, Any]:
+        """Adds a file's definitions, all or none: `{"version", "names"}`. Raises SourceError or LispError."""
+        async with self.defining:
+            rows, names = self.definitions.load(source, file)
+            if rows:
+                done = await self.commit(Commit(rows, {kinds.DEFINITIONS_STREAM: self.definitions.version}))
+                for row in done.rows:
+                    self.definitions.committed(row)
+        return {"version": self.definitions.version, "names": names}
+
+    async def result(self, flow_id: str, timeout: float | None = None) -> dict[str, Any] | None:
+        """Waits for a flow's end (or a cell's result); None when the time is over before."""
+        flow_id = await self.resolve(flow_id)
+        try:
+            async with asyncio.timeout(timeout):
+                async for _ in self.watch(flow_id):
+                    found = await self.writer.call(history.result_row, self.store, flow_id)
+                    if found is not None:
+                        return self._result(found)
+        except TimeoutError:
+            return None
+        return None
+
+    def _result(self, row: Row) -> dict[str, Any]:
+        data = json.loads(row.data)
+        status = kinds.STATUS.get(row.kind) or ("failed" if "error" in data else "completed")
+        answer = {"status": status, "result": data.get("result"), **{k: data[k] for k in ("printed", "handle", "ns") if k in data}}
+        if "error" in data:
+            del answer["result"]
+            answer["error"] = {**data["error"], "rendered": data.get("rendered")}
+        return answer
+
+    async def watch(self, flow_id: str) -> AsyncIterator[None]:
+        """Ticks at once, and then after each commit that has rows of the flow."""
+        event = asyncio.Event()
+        self.watchers.setdefault(flow_id, set()).add(event)
+        try:
+            while True:
+                yield
+                await event.wait()
+                event.clear()
+                if self.closing:
+                    return
+        finally:
+            self.watchers[flow_id].discard(event)
+            if not self.watchers[flow_id]:
+                del self.watchers[flow_id]
+
+    async def resolve(self, flow_id: str) -> str:
+        """The id that an id or an unambiguous prefix names; raises FlowNotFound."""
+        found = await self.writer.call(self.store.find_flows, flow_id)
+        if not found or not flow_id:
+            raise FlowNotFound(f"there is no flow {flow_id}")
+        if len(found) > 1:
+            raise FlowNotFound(f"several flows begin with {flow_id}: {', '.join(found)} …")
+        return str(found[0])
+
+    async def flow(self, flow_id: str) -> dict[str, Any]:
+        """The row of the view `flows`."""
+        flow_id = await self.resolve(flow_id)
+        row = await self.writer.call(self.store.flow_row, flow_id)
+        if row is None:
+            raise FlowNotFound(f"there is no flow {flow_id}")
+        return dict(row)
+
+    async def flows(self, status: str | None = None, name: str | None = None, limit: int = 100, after: str | None = None) -> dict[str, Any]:
+        """A page of flows, newest first."""
+        items = await self.writer.call(self.store.flow_rows, status, name, limit + 1, after)
+        more = len(items) > limit
+        return {"items": items[:limit], "next": items[limit - 1]["flow_id"] if more else None}
+
+    async def events(self, flow_id: str, after: int = 0) -> list[dict[str, Any]]:
+        """Rows of the view `events` of one flow."""
+        flow_id = await self.resolve(flow_id)
+        return [history.event(row) for row in await self.writer.call(self.store.rows, flow_id, after)]
+
+    async def state(self, flow_id: str, step: int | None = None) -> dict[str, Any]:
+        """The flow as it waits now, or as it waited for `step`."""
+        flow_id = await self.resolve(flow_id)
+        rows = await self.writer.call(self.store.rows, flow_id)
+        return history.state_at(self.definitions.registry, flow_id, rows, step)
+
+    async def send(self, flow_id: str, message: Any, *, key: str | None = None, source: str = "http", by: str = "") -> str:
+        """Puts a message into a flow's mailbox; its id. The same key again is the same message."""
+        flow_id = await self.resolve(flow_id)
+        value = from_plain(message)
+        message_id = key or self.chance.uuid().hex
+
+        def make(process: Process) -> Draft | None:
+            if process.ended:
+                raise FlowEnded(f"flow {flow_id} has ended")
+            return Draft(kinds.MESSAGE_RECEIVED, None, None, {"message_id": message_id, "from": by or None, "source": source}, {"message": value}, key=f"{flow_id}/{message_id}")
+
+        if key is not None and await self.writer.call(self.store.find, kinds.MESSAGE_RECEIVED, f"{flow_id}/{key}") is not None:
+            return message_id
+        await self.deliver(flow_id, make)
+        return message_id
+
+    async def deliver(self, flow_id: str, make: Any) -> Any:
+        """Hands an arrival to a flow; returns when its row is on disk. `make` runs in the flow's turn."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.actor(flow_id).put(Item(make, future))
+        return await future
+
+    async def settle_callback(self, token: str, value: Any, *, source: str = "http") -> tuple[str, str]:
+        """Settles a callback: accepted, again (the same body), conflict (another), unknown or ended; and the message's id."""
+        row = await self.writer.call(self.store.find, kinds.EFFECT_REQUESTED, token)
+        if row is None or row.step is None:
+            return "unknown", ""
+        step, body = row.step, from_plain(value)
+        message_id = self.chance.uuid().hex
+        answer = ["accepted"]
+
+        def make(process: Process) -> Draft | None:
+            if step in process.open and not process.ended:
+                return Draft(kinds.EFFECT_COMPLETED, step, None, {"message_id": message_id, "source": source}, {"result": body})
+            answer[0] = "ended" if process.ended else "used"
+            return None
+
+        await self.deliver(row.flow_id, make)
+        if answer[0] == "accepted":
+            return "accepted", message_id
+        settled = await self.writer.call(history.outcome_row, self.store, row.flow_id, step)
+        if settled is None or settled.kind != kinds.EFFECT_COMPLETED:
+            return "ended", ""
+        first = to_draft(settled, loader(self.definitions.registry))
+        same = equal(first.values.get("result"), body)
+        return ("again" if same else "conflict"), first.facts.get("message_id", "")
+
+    async def control(self, flow_id: str, action: str, *, reason: str | None = None, by: str = "") -> dict[str, Any]:
+        """pause, resume, cancel or terminate; the flow's row afterwards. Raises FlowEnded for a flow that is over."""
+        flow_id = await self.resolve(flow_id)
+        make = self.dispatcher.control(flow_id, action, reason, by)
+        await self.deliver(flow_id, make)
+        return await self.flow(flow_id)
+
+    async def sql(self, sql: str, params: Any = None, *, limit: int | None = None) -> Result:
+        """A read-only query over the views, on a thread of its own."""
+        return await asyncio.get_running_loop().run_in_executor(None, lambda: self.store.query(sql, params, limit=limit))
+
+    async def complete(self, prefix: str, ns: str = "user") -> list[str]:
+        """Names that begin with `prefix`."""
+        visible = self.definitions.registry.visible(ns, self.definitions.version)
+        return [n for n in visible if n.startswith(prefix) and not n.endswith("*")][:200]
+
+    async def inspect(self, name: str, ns: str = "user") -> dict[str, Any] | None:
+        """What is known of a name."""
+        return self.definitions.inspect(name, ns)
+
+
+def check_id(flow_id: str) -> None:
+    """Raises LispError for an id that is none."""
+    import re
+
+    if not re.fullmatch(r"[A-Za-z0-9._:-]{1,200}", flow_id):
+        raise LispError(f"a flow id is 1 to 200 of A-Z a-z 0-9 . _ : -, not {flow_id[:80]!r}", type="value")
+
+
+def child_id(state: State, step: int) -> str:
+    """The id of a child: the same for the same step of the same run."""
+    return hashlib.sha256(f"{state.run}/{step}".encode()).hexdigest()[:20]
+
+

@@ -1,0 +1,104 @@
+"""Rows of the log as the engine writes and reads them.
+
+A `Draft` holds JSON facts and language values side by side. In a row the values stand as plain JSON
+for people, and, where that would lose something, once more in the lossless encoding (`exact`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowmetal.errors import LispError
+from flowmetal.lang import codec
+from flowmetal.lang.plain import from_plain, to_plain
+from flowmetal.lang.values import ErrorValue, kw
+from flowmetal.store import kinds
+from flowmetal.store.protocol import Row
+
+
+@dataclass(slots=True)
+class Draft:
+    """A row before it is written, or after it was read. `values` are language values by field."""
+
+    kind: str
+    step: int | None = None
+    fiber: int | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+    key: str | None = None
+    at: int = 0
+    seq: int = 0
+
+    @property
+    def error(self) -> ErrorValue | None:
+        """The error of a failed outcome."""
+        value = self.values.get("error")
+        return value if isinstance(value, ErrorValue) else None
+
+
+VALUE_FIELDS = frozenset({"args", "result", "error", "message", "options", "data", "value", "secret"})
+"""Fields of `data` that hold language values."""
+
+
+FOR_PEOPLE = frozenset({kinds.LOG, kinds.INFO})
+"""Kinds whose values are looked at and never read back."""
+
+
+def plain_error(error: ErrorValue) -> dict[str, Any]:
+    """An error as outsiders see it."""
+    return {"type": error.type.text.lstrip(":"), "message": error.message, "data": to_plain(error.data, truncate=True)[0]}
+
+
+def to_row(flow_id: str, pin: int, draft: Draft) -> Row:
+    """The row of a draft; raises LispError where a value cannot be stored."""
+    data = dict(draft.facts)
+    exact: dict[str, str] = {}
+    for name, value in draft.values.items():
+        if name == "secret":
+            exact[name] = codec.encode_value(value, flow_id, pin)
+            continue
+        if isinstance(value, ErrorValue) and name == "error":
+            data[name], faithful = plain_error(value), False
+        else:
+            data[name], faithful = to_plain(value, truncate=True)
+        if not faithful:
+            try:
+                exact[name] = codec.encode_value(value, flow_id, pin)
+            except LispError:
+                if draft.kind not in FOR_PEOPLE:
+                    raise
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return Row(
+        flow_id, draft.kind, text, draft.at, draft.step, draft.fiber, json.dumps(exact, separators=(",", ":")) if exact else None, draft.key, draft.seq
+    )
+
+
+def to_draft(row: Row, load: codec.CodeLoader) -> Draft:
+    """The draft of a row: its values decoded."""
+    data = json.loads(row.data)
+    exact = json.loads(row.exact) if row.exact else {}
+    values = {name: codec.decode(text, load) for name, text in exact.items()}
+    facts: dict[str, Any] = {}
+    for name, plain in data.items():
+        if name in VALUE_FIELDS:
+            if name not in values:
+                values[name] = error_from_plain(plain) if name == "error" else from_plain(plain)
+        else:
+            facts[name] = plain
+    return Draft(row.kind, row.step, row.fiber, facts, values, row.key, row.at, row.seq)
+
+
+def error_from_plain(plain: Any) -> ErrorValue:
+    """The error value of an outcome that came from outside."""
+    plain = plain if isinstance(plain, dict) else {"message": str(plain)}
+    data = from_plain(plain.get("data"))
+    return ErrorValue(kw(str(plain.get("type") or "user")), str(plain.get("message") or ""), data if hasattr(data, "assoc") else None)
+
+
+def request_hash(op: str, target: str, args: Any, flow_id: str) -> str:
+    """What re-execution compares: the operation, its target and its arguments."""
+    text = codec.encode_value(args, flow_id, 0)
+    return hashlib.sha256(f"{op}\n{target}\n{text}".encode()).hexdigest()[:16]

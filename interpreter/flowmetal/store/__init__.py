@@ -1,0 +1,1 @@
+"""Floor 1: where the event log is kept. `protocol` says what every backend promises."""

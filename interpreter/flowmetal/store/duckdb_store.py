@@ -1,0 +1,348 @@
+"""The store in a DuckDB file: the log on disk, one process at a time.
+
+What goes in and comes out: see `protocol`. The one rule: what is kept in memory (`LogIndex`, the last `pos`) is a cache
+of what is committed, so it changes after a commit and never before.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from flowmetal.errors import FlowmetalError
+from flowmetal.store import kinds, schema
+from flowmetal.store.duckdb_log import LogTable
+from flowmetal.store.duckdb_open import connect
+from flowmetal.store.guard import run_select, tidy
+from flowmetal.store.index import LogIndex
+from flowmetal.store.plain_rows import plain_rows
+from flowmetal.store.plan import Plan
+from flowmetal.store.protocol import Commit, Faults, Outcome, Result, Row, Snapshot, StoreError
+
+_OPEN: set[Path] = set()
+_OPEN_LOCK = threading.Lock()
+
+_ENDING = ", ".join(f"'{kind}'" for kind in sorted(kinds.ENDING))
+_STATUS = ", ".join(f"'{kind}'" for kind in sorted(kinds.STATUS))
+_CLOSING_EFFECTS = ", ".join(f"'{k}'" for k, opened in sorted(kinds.CLOSING.items()) if opened == kinds.EFFECT_REQUESTED)
+
+_STANDING = f"""SELECT flow_id, min(pos) FILTER (kind = '{kinds.FLOW_STARTED}') AS start_pos,
+    arg_max(kind, pos) AS status_kind FROM fm.log WHERE kind IN ({_STATUS}) GROUP BY flow_id"""
+_OPEN_FLOWS = f"""SELECT flow_id FROM ({_STANDING})
+    WHERE start_pos IS NOT NULL AND status_kind NOT IN ({_ENDING}) ORDER BY start_pos"""
+_OPEN_REQUESTS = f"""WITH open AS ({_OPEN_FLOWS}),
+    closed AS (SELECT flow_id, step, max(pos) AS pos FROM fm.log WHERE kind IN ({_CLOSING_EFFECTS}) GROUP BY ALL),
+    settled AS (SELECT flow_id, data::JSON->>'$.flow' AS flow, max(pos) AS pos FROM fm.entries
+        WHERE kind = '{kinds.AWAIT_SETTLED}' GROUP BY ALL),
+    effects AS (SELECT r.* FROM fm.log r SEMI JOIN open o ON o.flow_id = r.flow_id
+        ANTI JOIN closed c ON c.flow_id = r.flow_id AND c.step = r.step AND c.pos > r.pos
+        WHERE r.kind = '{kinds.EFFECT_REQUESTED}'),
+    awaits AS (SELECT r.* FROM fm.log r SEMI JOIN open o ON o.flow_id = r.flow_id
+        ANTI JOIN settled s ON s.flow_id = r.flow_id AND s.flow = TRY_CAST(r.data AS JSON)->>'$.flow' AND s.pos > r.pos
+        WHERE r.kind = '{kinds.AWAIT}')
+    SELECT {schema.ROW} FROM (FROM effects UNION ALL FROM awaits) ORDER BY pos"""
+
+
+class DuckDBStore:
+    """A `Store` in a file; `path=None` keeps it in memory."""
+
+    def __init__(self, path: str | Path | None, *, faults: Faults | None = None) -> None:
+        self.path = None if path is None else Path(path).resolve()
+        self._faults = faults
+        self._index = LogIndex()
+        self._cursor_lock = threading.Lock()
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        if self.path is not None:
+            _claim(self.path)
+        try:
+            self._open()
+        except BaseException:
+            self._release()
+            raise
+
+    # Writing
+
+    def commit_group(self, commits: Sequence[Commit]) -> list[Outcome]:
+        """See `Store.commit_group`."""
+        try:
+            connection = self._usable()
+            plan = Plan.of(commits, self._last_pos, self.last_seq, self.find)
+        except (StoreError, duckdb.Error) as error:
+            return [_wrap(error)] * len(commits)
+        if not plan.accepted:
+            return plan.outcomes
+        try:
+            self._fault("commit:before")
+            self._log.write(plan)
+        except Exception as error:
+            self._after_failure(connection)
+            if len(commits) > 1:
+                return [outcome for commit in commits for outcome in self.commit_group([commit])]
+            return plan.fail(_wrap(error))
+        self._last_pos = plan.pos
+        self._index.note(plan.rows)
+        try:
+            self._fault("commit:after")
+        except Exception as error:
+            return plan.fail(error)
+        return plan.outcomes
+
+    def set_meta(self, key: str, value: str) -> None:
+        """See `Store.set_meta`."""
+        self._run(schema.INSERT_META, [key, value])
+
+    def put_blob(self, digest: str, body: bytes) -> None:
+        """See `Store.put_blob`."""
+        self._run(schema.INSERT_BLOB, [digest, body])
+
+    def drop_derived(self) -> None:
+        """See `Store.drop_derived`."""
+        self._run("DELETE FROM fm.snapshots")
+        self._index.forget()
+
+    # Reading
+
+    def rows(self, flow_id: str, after_seq: int = 0, limit: int | None = None) -> list[Row]:
+        """See `Store.rows`."""
+        first, last = self._range(flow_id)
+        if first is None:
+            return []
+        sql = f"SELECT {schema.ROW} FROM fm.log WHERE pos BETWEEN $1 AND $2 AND flow_id = $3 AND seq > $4 ORDER BY seq"
+        with _Reading():
+            self._usable()
+            rows = self._log.read(sql + (f" LIMIT {int(limit)}" if limit is not None else ""), [first, last, flow_id, after_seq])
+        if rows and limit is None:
+            self._index.remember(flow_id, rows[-1].seq, rows[-1].pos)
+        return rows
+
+    def last_seq(self, flow_id: str) -> int:
+        """See `Store.last_seq`."""
+        tail = self._index.tail(flow_id)
+        if tail is not None:
+            return tail[0]
+        first, last = self._range(flow_id)
+        if first is None:
+            return 0
+        sql = "SELECT max(seq), max(pos) FROM fm.log WHERE pos BETWEEN $1 AND $2 AND flow_id = $3"
+        seq, pos = self._run(sql, [first, last, flow_id])[0]
+        if seq is None:
+            return 0
+        self._index.remember(flow_id, seq, pos)
+        return int(seq)
+
+    def last_pos(self) -> int:
+        """See `Store.last_pos`."""
+        return self._last_pos
+
+    def find(self, kind: str, key: str) -> Row | None:
+        """See `Store.find`."""
+        self._load_index()
+        first = self._index.first_of_key(kind, key)
+        if first is None:
+            return None
+        with _Reading():
+            self._usable()
+            for reach in ("pos = $1", "pos >= $1"):
+                sql = f"SELECT {schema.ROW} FROM fm.log WHERE {reach} AND kind = $2 AND key = $3 ORDER BY pos LIMIT 1"
+                rows = self._log.read(sql, [first, kind, key])
+                if rows:
+                    return rows[0]
+        return None
+
+    def snapshot(self, flow_id: str, before_seq: int | None = None) -> Snapshot | None:
+        """See `Store.snapshot`."""
+        first, _ = self._range(flow_id)
+        sql = """SELECT flow_id, seq, step, format, body FROM fm.snapshots
+            WHERE pos >= $1 AND flow_id = $2 AND ($3::BIGINT IS NULL OR seq <= $3) ORDER BY seq DESC, pos DESC LIMIT 1"""
+        found = self._run(sql, [first or 0, flow_id, before_seq])
+        if not found:
+            return None
+        flow, seq, step, format_, body = found[0]
+        return Snapshot(flow, seq, step, format_, bytes(body))
+
+    def open_flows(self) -> list[str]:
+        """See `Store.open_flows`."""
+        return [flow_id for (flow_id,) in self._run(_OPEN_FLOWS)]
+
+    def open_requests(self) -> list[Row]:
+        """See `Store.open_requests`."""
+        with _Reading():
+            self._usable()
+            return self._log.read(_OPEN_REQUESTS)
+
+    def flow_row(self, flow_id: str) -> dict[str, Any] | None:
+        """See `Store.flow_row`."""
+        found = self._flow_table([flow_id])
+        return found[0] if found else None
+
+    def flow_rows(
+        self, status: str | None = None, name: str | None = None, limit: int = 100, after: str | None = None
+    ) -> list[dict[str, Any]]:
+        """See `Store.flow_rows`."""
+        sql = f"""WITH standing AS ({_STANDING})
+            SELECT s.flow_id FROM standing s WHERE s.start_pos IS NOT NULL
+            AND ($1::VARCHAR IS NULL OR list_contains($2::VARCHAR[], s.status_kind))
+            AND ($3::VARCHAR IS NULL OR EXISTS (FROM fm.entries e WHERE e.pos = s.start_pos
+                AND e.kind = '{kinds.FLOW_STARTED}' AND e.data::JSON->>'$.name' = $3))
+            AND ($4::VARCHAR IS NULL OR s.start_pos < (SELECT start_pos FROM standing WHERE flow_id = $4))
+            ORDER BY s.start_pos DESC LIMIT $5"""
+        wanted = [kind for kind, meaning in kinds.STATUS.items() if meaning == status]
+        ids = [flow_id for (flow_id,) in self._run(sql, [status, wanted, name, after, limit])]
+        by_id = {row["flow_id"]: row for row in self._flow_table(ids)}
+        return [by_id[flow_id] for flow_id in ids]
+
+    def find_flows(self, prefix: str, limit: int = 2) -> list[str]:
+        """See `Store.find_flows`."""
+        sql = f"""SELECT flow_id FROM fm.log WHERE kind = '{kinds.FLOW_STARTED}' AND starts_with(flow_id, $1)
+            GROUP BY flow_id ORDER BY flow_id <> $1, flow_id LIMIT $2"""
+        found = [flow_id for (flow_id,) in self._run(sql, [prefix, limit])]
+        return found[:1] if found[:1] == [prefix] else found
+
+    def get_meta(self, key: str) -> str | None:
+        """See `Store.get_meta`."""
+        found = self._run("SELECT value FROM fm.meta WHERE key = $1", [key])
+        return found[0][0] if found else None
+
+    def get_blob(self, digest: str) -> bytes | None:
+        """See `Store.get_blob`."""
+        with _Reading():
+            self._usable()
+            return self._log.blob(digest)
+
+    def query(
+        self,
+        sql: str,
+        params: Sequence[Any] | dict[str, Any] | None = None,
+        *,
+        limit: int | None = None,
+        timeout: float | None = None,
+    ) -> Result:
+        """See `Store.query`."""
+        with self._cursor_lock:
+            cursor = self._usable().cursor()
+        return run_select(cursor, sql, params, limit, timeout)
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        with self._cursor_lock:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+            self._release()
+
+    # Inside
+
+    def _open(self) -> None:
+        self._connection = connect(self.path)
+        self._log = LogTable(self._connection)
+        self._last_pos = self._greatest_pos(self._connection)
+
+    def _usable(self) -> duckdb.DuckDBPyConnection:
+        if self._connection is None:
+            raise StoreError("the store is closed")
+        return self._connection
+
+    def _after_failure(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Roll back; and where the failed commit left doubt, read again where the log ends."""
+        try:
+            connection.rollback()
+        except duckdb.Error:
+            pass  # there was no transaction left to roll back
+        try:
+            last_pos = self._greatest_pos(connection)
+        except duckdb.Error:
+            self._open_again(connection)
+            return
+        if last_pos != self._last_pos:
+            self._index.forget()
+            self._last_pos = last_pos
+
+    def _open_again(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """A failed write may have made the connection useless: only what is on disk counts."""
+        with self._cursor_lock:
+            self._index.forget()
+            self._connection = None
+            connection.close()
+            if self.path is not None:
+                try:
+                    self._open()
+                except StoreError:
+                    self._release()  # each later call says that the store is closed
+
+    @staticmethod
+    def _greatest_pos(connection: duckdb.DuckDBPyConnection) -> int:
+        found = connection.execute("SELECT coalesce(max(pos), 0) FROM fm.log").fetchone()
+        return int(found[0]) if found else 0
+
+    def _release(self) -> None:
+        with _OPEN_LOCK:
+            if self.path is not None:
+                _OPEN.discard(self.path)
+
+    def _fault(self, point: str) -> None:
+        if self._faults is not None:
+            self._faults(point)
+
+    def _run(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
+        with _Reading():
+            return self._usable().execute(sql, params).fetchall()
+
+    def _load_index(self) -> None:
+        if not self._index.loaded:
+            with _Reading():
+                flows = self._stream("SELECT flow_id, pos FROM fm.log WHERE seq = 1 ORDER BY pos")
+                keys = self._stream("SELECT kind, key, pos FROM fm.log WHERE key IS NOT NULL ORDER BY pos")
+                self._index.load(flows, keys)
+
+    def _stream(self, sql: str) -> Iterator[Any]:
+        cursor = self._usable().execute(sql)
+        while chunk := cursor.fetchmany(10_000):
+            yield from chunk
+
+    def _range(self, flow_id: str) -> tuple[int | None, int]:
+        """Between which positions the flow's rows lie; None: it has none."""
+        self._load_index()
+        tail = self._index.tail(flow_id)
+        return self._index.first_of_flow(flow_id), self._last_pos if tail is None else tail[1]
+
+    def _flow_table(self, ids: list[str]) -> list[dict[str, Any]]:
+        if not ids:
+            return []
+        places = ", ".join(f"${n}" for n in range(1, len(ids) + 1))
+        with _Reading():
+            cursor = self._usable().execute(f"SELECT * FROM main.flows WHERE flow_id IN ({places})", ids)
+            description = cursor.description or []
+            found = Result([c[0] for c in description], [str(c[1]) for c in description], cursor.fetchall())
+        return plain_rows(found)
+
+
+class _Reading:
+    """Turns an error of the database into a `StoreError`."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, duckdb.Error):
+            raise _wrap(error) from error
+
+
+def _wrap(error: Exception) -> Exception:
+    if isinstance(error, FlowmetalError):
+        return error
+    if isinstance(error, (duckdb.Error, OSError, UnicodeError, OverflowError)):
+        wrapped = StoreError(f"the store failed: {tidy(error)}", hint="Check the disk's free space and the file's permissions.")
+        wrapped.__cause__ = error
+        return wrapped
+    return error
+
+
+def _claim(path: Path) -> None:
+    with _OPEN_LOCK:
+        if path in _OPEN:
+            raise StoreError(f"{path} is open in this process already", type="store/locked", hint="Close it there first.")
+        _OPEN.add(path)

@@ -1,0 +1,87 @@
+"""The closed table of event kinds.
+
+What goes in: nothing. What comes out: the names, and the sets that the engine, the views and recovery share.
+The one rule: users query these names, so a kind is added here and never renamed.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+FLOW_STARTED: Final = "flow-started"
+FLOW_WAITING: Final = "flow-waiting"
+FLOW_RUNNING: Final = "flow-running"
+FLOW_PAUSED: Final = "flow-paused"
+FLOW_RESUMED: Final = "flow-resumed"
+FLOW_COMPLETED: Final = "flow-completed"
+FLOW_FAILED: Final = "flow-failed"
+FLOW_CANCELLED: Final = "flow-cancelled"
+FLOW_MOVED: Final = "flow-moved"
+CANCEL_REQUESTED: Final = "cancel-requested"
+
+EFFECT_REQUESTED: Final = "effect-requested"
+EFFECT_COMPLETED: Final = "effect-completed"
+EFFECT_FAILED: Final = "effect-failed"
+EFFECT_CANCELLED: Final = "effect-cancelled"
+ATTEMPT_STARTED: Final = "attempt-started"
+ATTEMPT_FAILED: Final = "attempt-failed"
+VALUE_RECORDED: Final = "value-recorded"
+AWAIT: Final = "await"
+AWAIT_SETTLED: Final = "await-settled"
+MESSAGE_RECEIVED: Final = "message-received"
+PROMISE_SETTLED: Final = "promise-settled"
+CELL_RESULT: Final = "cell-result"
+
+PROMISE_SETTLED: Final = "promise-settled"
+CELL_RESULT: Final = "cell-result"
+ENGINE: Final = "engine"
+
+OUTPUT: Final = "output"
+LOG: Final = "log"
+CHECKPOINT: Final = "checkpoint"
+INFO: Final = "info"
+DEFINED: Final = "defined"
+REQUEST: Final = "request"
+ENGINE: Final = "engine"
+
+ENDING: Final = frozenset({FLOW_COMPLETED, FLOW_FAILED, FLOW_CANCELLED, FLOW_MOVED})
+"""Kinds that end a flow: its row of this kind is its last status, and none of its requests is open any more."""
+
+STATUS: Final[dict[str, str]] = {
+    FLOW_STARTED: "running",
+    FLOW_RUNNING: "running",
+    FLOW_RESUMED: "running",
+    FLOW_WAITING: "waiting",
+    FLOW_PAUSED: "paused",
+    FLOW_COMPLETED: "completed",
+    FLOW_FAILED: "failed",
+    FLOW_CANCELLED: "cancelled",
+    FLOW_MOVED: "moved",
+}
+"""The status that a flow has after a row of each kind; other kinds leave it as it was."""
+
+OPENING: Final = frozenset({EFFECT_REQUESTED, AWAIT})
+"""Kinds that open a request: recovery finds those without a row of `CLOSING` for them."""
+
+CLOSING: Final[dict[str, str]] = {
+    EFFECT_COMPLETED: EFFECT_REQUESTED,
+    EFFECT_FAILED: EFFECT_REQUESTED,
+    EFFECT_CANCELLED: EFFECT_REQUESTED,
+    AWAIT_SETTLED: AWAIT,
+}
+"""Kinds that close a request, and the kind that they close: an effect by `step`, an await by its `data.flow`."""
+
+ALL: Final = frozenset(STATUS) | OPENING | frozenset(CLOSING) | {
+    CANCEL_REQUESTED, ATTEMPT_STARTED, ATTEMPT_FAILED, VALUE_RECORDED, MESSAGE_RECEIVED,
+    OUTPUT, LOG, CHECKPOINT, INFO, DEFINED, REQUEST, PROMISE_SETTLED, CELL_RESULT, ENGINE,
+}  # fmt: skip
+
+DEFINITIONS_STREAM: Final = "$definitions"
+"""The stream of `defined` rows; a definitions version is a `seq` of it."""
+REQUESTS_STREAM: Final = "$requests"
+"""The stream of `request` rows, by which a client's retry is recognised."""
+
+
+def is_stream(flow_id: str) -> bool:
+    """Whether the id names a stream of the store rather than a flow."""
+    return flow_id.startswith("$")

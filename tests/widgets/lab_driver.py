@@ -1,0 +1,160 @@
+"""JupyterLab in a browser, for tests: a server on a folder of its own, a page, and what a person would do with it.
+
+In: a folder with notebooks. Out: cells run, outputs read, pictures taken. The one rule: everything is asked of Lab's own
+commands and model, or seen on the page; nothing reaches around it into the kernel.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+OUTPUTS = """() => {
+  const cells = window.jupyterapp.shell.currentWidget.content.model.sharedModel.cells;
+  return cells.filter((c) => c.cell_type === 'code').map((c) => c.toJSON());
+}"""
+
+
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[str]:
+    """JupyterLab on `folder`, with settings and workspaces of its own; its URL."""
+    port = free_port()
+    home = folder / ".jupyter-test"
+    environment = {
+        **os.environ,
+        "FLOWMETAL_STORE": str(folder / "flowmetal.duckdb"),
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token="]
+    command += [f"--ServerApp.root_dir={folder}", "--expose-app-in-browser", "--ServerApp.disable_check_xsrf=True"]
+    log = folder / "lab.log"
+    with log.open("wb") as sink:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=sink, stderr=subprocess.STDOUT)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/api/status", process, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            if process.poll() is not None:
+                break
+            time.sleep(0.2)
+    raise AssertionError(f"JupyterLab did not start:\n{log.read_text(errors='replace')[-3000:]}")
+
+
+@contextmanager
+def browser_page(width: int = 1280, height: int = 900) -> Iterator[Any]:
+    """A page of the system's chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.set_default_timeout(30_000)
+        yield page
+        browser.close()
+
+
+class Notebook:
+    """A notebook open in Lab."""
+
+    def __init__(self, page: Any, url: str, name: str) -> None:
+        self.page = page
+        page.goto(f"{url}/lab/tree/{name}?reset")
+        page.wait_for_selector(".jp-Notebook .jp-Cell")
+        page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.context?.isReady")
+        page.wait_for_function("() => window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'")
+        page.wait_for_timeout(2000)  # an earlier click is lost
+
+    def command(self, name: str) -> None:
+        """Runs one of Lab's own commands."""
+        self.page.evaluate("(name) => { window.jupyterapp.commands.execute(name) }", name)
+
+    def cells(self) -> list[dict[str, Any]]:
+        """The code cells as they would be saved."""
+        return list(self.page.evaluate(OUTPUTS))
+
+    def run_all(self, timeout: float = 120) -> list[dict[str, Any]]:
+        """Runs every cell; the code cells with their outputs."""
+        self.page.evaluate("() => { window.ran = window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+        self.page.wait_for_function("() => window.ran.then(() => true)", timeout=timeout * 1000)
+        return self.cells()
+
+    def add_and_run(self, source: str, timeout: float = 30) -> dict[str, Any]:
+        """Writes a cell at the end and runs it; the cell with its outputs."""
+        self.page.evaluate(
+            """async (source) => {
+              const app = window.jupyterapp;
+              const notebook = app.shell.currentWidget.content;
+              const shared = notebook.model.sharedModel;
+              shared.insertCell(shared.cells.length, {cell_type: 'code', source});
+              notebook.activeCellIndex = shared.cells.length - 1;
+              notebook.deselectAll();
+              window.ran = app.commands.execute('notebook:run-cell');
+            }""",
+            source,
+        )
+        self.page.wait_for_function("() => window.ran.then(() => true)", timeout=timeout * 1000)
+        return self.cells()[-1]
+
+    def save(self) -> None:
+        """Saves the notebook."""
+        self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+
+
+def texts(cell: dict[str, Any]) -> str:
+    """What a cell shows, as text."""
+    out: list[str] = []
+    for output in cell["outputs"]:
+        text = output.get("text") or output.get("data", {}).get("text/plain") or "\n".join(output.get("traceback", []))
+        out.append("".join(text) if isinstance(text, list) else str(text))
+    return "\n".join(out)
+
+
+def errors(cells: list[dict[str, Any]]) -> list[str]:
+    """The errors among the outputs of cells."""
+    return [
+        f"{''.join(cell['source'])}\n{output['ename']}: {output['evalue']}"
+        for cell in cells
+        for output in cell["outputs"]
+        if output["output_type"] == "error"
+    ]

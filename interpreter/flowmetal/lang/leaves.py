@@ -15,6 +15,7 @@ from flowmetal.lang.definitions import Cell
 from flowmetal.lang.functions import Closure, Code
 from flowmetal.lang.persistent import Map, Set, Vector
 from flowmetal.lang.primitives.leaf_calls import leaf_callable
+from flowmetal.lang.primitives.numbers import BINARY
 from flowmetal.lang.primitives.registry import Primitive
 from flowmetal.lang.spans import Span
 
@@ -78,6 +79,8 @@ def call(f: Any, args: Sequence[Leaf], span: Span | None) -> Leaf:
     """A leaf that calls the leaf function `f`; an error that has no place yet gets this span."""
     shape = f"({_name(f)} {' '.join(shape_of(a) for a in args)})"
     fn = f.fn if type(f) is Primitive and f.low <= len(args) and (f.high is None or len(args) <= f.high) else leaf_callable(f)
+    if len(args) == 2 and type(f) is Primitive and f.ns == "core":
+        fn = BINARY.get(f.name, fn)
     maker = _CALLS.get(len(args))
     leaf = maker(fn, args, span) if maker else _call_many(fn, args, span)
     return shaped(leaf, shape)

@@ -31,7 +31,8 @@ from flowmetal.runtime.rows import Draft, to_draft, to_row
 from flowmetal.runtime.timers import Timers
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Commit, CommitResult, Duplicate, Result, Row, Store, StoreConflict
-from flowmetal.store.writer import writer_for
+from flowmetal.store.memory import MemoryStore
+from flowmetal.store.writer import CommitWriter, InlineWriter, Writer
 
 FUEL = 20_000
 """Transitions in one slice: a few milliseconds, after which others have their turn."""
@@ -47,7 +48,7 @@ class Engine:
         fuel: int = FUEL, resident: int = RESIDENT,
     ) -> None:  # fmt: skip
         self.store = store
-        self.writer = writer_for(store)
+        self.writer: CommitWriter = InlineWriter(store) if isinstance(store, MemoryStore) else Writer(store)
         self.clock = clock or RealClock()
         self.chance = chance or Chance()
         self.fuel = fuel

@@ -21,7 +21,15 @@ from flowmetal.store.guard import run_select, tidy
 from flowmetal.store.index import LogIndex
 from flowmetal.store.plain_rows import plain_rows
 from flowmetal.store.plan import Plan
-from flowmetal.store.protocol import Commit, Faults, Outcome, Result, Row, Snapshot, StoreError
+from flowmetal.store.protocol import (
+    Commit,
+    Faults,
+    Outcome,
+    Result,
+    Row,
+    Snapshot,
+    StoreError,
+)
 
 _OPEN: set[Path] = set()
 _OPEN_LOCK = threading.Lock()
@@ -56,6 +64,7 @@ class DuckDBStore:
         self._index = LogIndex()
         self._cursor_lock = threading.Lock()
         self._connection: duckdb.DuckDBPyConnection | None = None
+        self._last_pos = 0
         if self.path is not None:
             _claim(self.path)
         try:
@@ -78,7 +87,7 @@ class DuckDBStore:
         try:
             self._fault("commit:before")
             self._log.write(plan)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a commit fails of is its own outcome
             self._after_failure(connection)
             if len(commits) > 1:
                 return [outcome for commit in commits for outcome in self.commit_group([commit])]
@@ -87,7 +96,7 @@ class DuckDBStore:
         self._index.note(plan.rows)
         try:
             self._fault("commit:after")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - what a failure point raises is the outcome
             return plan.fail(error)
         return plan.outcomes
 

@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 from flowmetal.store import kinds
 from flowmetal.store.flow_table import flow_row, last_status
 from flowmetal.store.plan import Plan
-from flowmetal.store.protocol import FORMAT_VERSION, Commit, Faults, Outcome, Result, Row, Snapshot, StoreError
+from flowmetal.store.protocol import (
+    FORMAT_VERSION,
+    Commit,
+    Faults,
+    Outcome,
+    Result,
+    Row,
+    Snapshot,
+    StoreError,
+)
 
 if TYPE_CHECKING:
     from flowmetal.store.mirror import Mirror
@@ -47,13 +56,13 @@ class MemoryStore:
         try:
             self._fault("commit:before")
             self._apply(plan)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a commit fails of is its own outcome
             if len(commits) > 1:
                 return [outcome for commit in commits for outcome in self.commit_group([commit])]
             return plan.fail(error)
         try:
             self._fault("commit:after")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - what a failure point raises is the outcome
             return plan.fail(error)
         return plan.outcomes
 

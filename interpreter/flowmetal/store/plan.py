@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from flowmetal.store.protocol import Commit, CommitResult, Duplicate, Outcome, Row, Snapshot, StoreConflict
+from flowmetal.store.protocol import (
+    Commit,
+    CommitResult,
+    Duplicate,
+    Outcome,
+    Row,
+    Snapshot,
+    StoreConflict,
+)
 
 
 class Plan:

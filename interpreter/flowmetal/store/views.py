@@ -85,7 +85,7 @@ WITH one AS (
 SELECT flow_id, step, fiber, a->>'$.op' AS op, a->>'$.target' AS target, a->'$.args' AS args,
     CASE WHEN recorded THEN 'recorded' WHEN closed_kind IS NULL THEN 'requested'
         ELSE closed_kind[8:] END AS status,
-    coalesce(TRY_CAST(c->>'$.attempts' AS BIGINT), TRY_CAST(attempt::JSON->>'$.attempt' AS BIGINT),
+    coalesce(TRY_CAST(c->>'$.attempts' AS BIGINT), TRY_CAST(TRY_CAST(attempt AS JSON)->>'$.attempt' AS BIGINT),
         CASE WHEN recorded OR closed_kind IS NOT NULL THEN 1 ELSE 0 END) AS attempts,
     make_timestamptz(asked_us) AS requested_at,
     make_timestamptz(CASE WHEN recorded THEN asked_us ELSE closed_us END) AS completed_at,

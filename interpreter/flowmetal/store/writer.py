@@ -130,7 +130,7 @@ class Writer:
             done: list[tuple[asyncio.Future[Any], Any]] = []
             try:
                 self._perform(tasks, done)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - each waiter is told
                 self._broken = error
                 finished = {id(future) for future, _ in done}
                 done.extend((task.future, _failure(error)) for task in tasks if id(task.future) not in finished)
@@ -162,7 +162,7 @@ class Writer:
             if task.call is not None:
                 try:
                     done.append((task.future, _Answer(task.call())))
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - the caller is told
                     done.append((task.future, error))
 
     def _deliver(self, done: list[tuple[asyncio.Future[Any], Any]]) -> None:

@@ -21,14 +21,13 @@ from flowmetal.lang.primitives.registry import primitive
 MAX_BITS: Final = 1 << 20
 """Integers grow up to this many bits, some 315,000 digits: more would stop a flow for seconds."""
 
-_BIG: Final = 1 << MAX_BITS
 _EXACT: Final = Context(
     prec=10_000, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[Inexact, InvalidOperation, Overflow, DecimalDivisionByZero]
 )  # fmt: skip
 
 
 def _sized(r: int) -> int:
-    if -_BIG < r < _BIG:
+    if r.bit_length() <= MAX_BITS:
         return r
     raise LispError(f"an integer of more than {MAX_BITS} bits is too large", type="limit")
 

@@ -155,11 +155,12 @@ def test_a_background_host_ends_by_itself(cli: Cli) -> None:
 
 
 def test_a_background_host_stays_for_an_open_flow(cli: Cli) -> None:
-    cli.ok("serve", "--background", "--idle-seconds", "0.3")
-    pid = cli.host_pid()
-    assert pid
     cli.ok("load", cli.file(ORDERS))
     flow = cli.ok("start", "naps", "--json").json()["flow_id"]
+    cli.ok("stop")
+    cli.ok("serve", "--background", "--idle-seconds", "0.2")
+    pid = cli.host_pid()
+    assert pid
     with pytest.raises(psutil.TimeoutExpired):
         psutil.Process(pid).wait(timeout=1.5)
     cli.ok("terminate", flow)

@@ -1,4 +1,4 @@
-"""A real HTTP server on a loopback port, for tests: uvicorn in a thread of its own."""
+"""Real HTTP servers on loopback ports, for tests: uvicorn in a thread of its own."""
 
 from __future__ import annotations
 
@@ -6,37 +6,65 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import uvicorn
 
+Application = AbstractAsyncContextManager[Any]
+
+
+@contextlib.asynccontextmanager
+async def _just(app: Any) -> AsyncIterator[Any]:
+    yield app
+
 
 @contextlib.contextmanager
 def serving(app: Any) -> Iterator[str]:
-    """Serves an ASGI application while the block runs; gives its base URL."""
+    """Serves an ASGI application while the block runs; gives its base URL.
+
+    In place of an application, an async context manager may be given: it is entered on the
+    server's loop before the server starts, and left after it has ended.
+    """
+    made: Application = app if isinstance(app, AbstractAsyncContextManager) else _just(app)
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
+    servers: list[uvicorn.Server] = []
+    failures: list[BaseException] = []
     started = threading.Event()
 
     async def main() -> None:
-        task = asyncio.create_task(server.serve(sockets=[sock]))
-        while not server.started and not task.done():
-            await asyncio.sleep(0.005)
-        started.set()
-        await task
+        async with made as application:
+            config = uvicorn.Config(application, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
+            server = uvicorn.Server(config)
+            servers.append(server)
+            task = asyncio.create_task(server.serve(sockets=[sock]))
+            while not server.started and not task.done():
+                await asyncio.sleep(0.005)
+            started.set()
+            await task
 
-    thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
+    def run() -> None:
+        try:
+            asyncio.run(main())
+        except BaseException as error:
+            failures.append(error)
+            started.set()
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    assert started.wait(10), "the test server did not start"
+    assert started.wait(20), "the test server did not start"
+    if failures:
+        raise failures[0]
     try:
         yield f"http://127.0.0.1:{sock.getsockname()[1]}"
     finally:
-        server.should_exit = True
-        thread.join(10)
+        servers[0].should_exit = True
+        thread.join(20)
         sock.close()
+    if failures:
+        raise failures[0]
 
 
 def free_port() -> int:

@@ -18,7 +18,7 @@ from flowmetal.lang.persistent import EMPTY_MAP, Map
 from flowmetal.lang.plain import from_plain, to_plain
 from flowmetal.lang.values import Duration, kw
 from flowmetal.runtime.connector import Call, Completed, Connector, Failed, Outcome
-from tests.connect.loopback import free_port, serving
+from loopback import free_port, serving
 
 
 class Peer:

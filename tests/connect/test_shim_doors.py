@@ -21,7 +21,7 @@ from flowmetal.connect.shim.problems import Problem
 from flowmetal.connect.shim.query import accepted, csv_text
 from flowmetal.errors import FlowEnded, LispError, SourceError
 from flowmetal.lang.spans import Source, Span
-from tests.connect.loopback import serving
+from loopback import serving
 
 TOKEN = "t0ken"
 

@@ -300,6 +300,8 @@ class Decoder:
                     x.id, x.flow = node[1], node[2]  # a set of promises hashes them before they are filled
                 elif node[0] == "h":
                     x.id, x.flow = "result", node[1]
+                elif node[0] == "fiber":
+                    x.id = node[1]
                 self.later.append((x, node))
                 stack.pop()
                 stack += [r for r in _references(node) if r not in self.built]
@@ -330,7 +332,7 @@ def _references(node: Any) -> list[int]:
     out: list[int] = []
     rest = node[1:]
     if node[0] == "state":
-        rest = [*node[1], *node[4], *node[5], *(node[1][10] or [])]
+        rest = [*node[1][:10], *node[4], *node[5], *(node[1][10] or [])]
     elif node[0] == "fiber":
         rest = [*node[1:4], *(node[4] or []), *node[5:]]
     elif node[0] == "frame":

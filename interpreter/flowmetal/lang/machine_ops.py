@@ -306,7 +306,7 @@ def _http_request(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     if not isinstance(url, str):
         raise LispError(f"an http request needs a URL as a string, but found {pr_str(url)}", type="type")
     method = options.get(kw("method"))
-    name = method.name if isinstance(method, Keyword) else str(method).lower()
+    name = "get" if method is None else method.name if isinstance(method, Keyword) else str(method).lower()
     _, promise = m.request(fiber, f"http/{name}", url, args)
     return m.wait(fiber, "value", [promise], owned=True)
 

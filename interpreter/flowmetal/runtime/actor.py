@@ -86,13 +86,8 @@ class Actor:
         process = Process(self.engine.definitions.registry, self.flow_id, self.engine.supply)
         started.seq = seq
         process.note(started)
-        self._begin(process, started)
-        self.process = process
-
-    def _begin(self, process: Process, started: Draft) -> None:
         process.begin(started)
-        call = started.facts.get("parent_step")
-        process.parent_call = (started.facts["parent"], call) if call is not None else None
+        self.process = process
 
     async def _drive(self) -> None:
         try:
@@ -203,6 +198,8 @@ class Actor:
             if e.type != "replay/mismatch":
                 raise
             drafts, others = [Draft(kinds.FLOW_PAUSED, None, None, {"reason": e.message, "by": "engine"})], []
+        if self.engine.after_slice is not None:
+            self.engine.after_slice(process)
         for draft in drafts:
             self._append(process, turn, draft)
         for draft in process.match():
@@ -298,8 +295,5 @@ def rebuild(engine: Engine, flow_id: str, snapshot: Snapshot | None, rows: list[
             raise FlowNotFound(f"there is no flow {flow_id}")
     process.record(drafts)
     if snapshot is None and not process.ended:
-        started = drafts[0]
-        process.begin(started)
-        call = started.facts.get("parent_step")
-        process.parent_call = (started.facts["parent"], call) if call is not None else None
+        process.begin(drafts[0])
     return process

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from flowmetal.errors import FlowConflict, FlowEnded, FlowNotFound, LispError
@@ -45,7 +45,7 @@ class Engine:
 
     def __init__(
         self, store: Store, *, connectors: Sequence[Connector] = (), clock: Clock | None = None, chance: Chance | None = None,
-        fuel: int = FUEL, resident: int = RESIDENT,
+        fuel: int = FUEL, resident: int = RESIDENT, after_slice: Callable[[Process], None] | None = None,
     ) -> None:  # fmt: skip
         self.store = store
         self.writer: CommitWriter = InlineWriter(store) if isinstance(store, MemoryStore) else Writer(store)
@@ -53,6 +53,8 @@ class Engine:
         self.chance = chance or Chance()
         self.fuel = fuel
         self.resident = resident
+        self.after_slice = after_slice
+        """Called after each slice of fuel: simulations look at the state there, or make it anew from its encoding."""
         self.public_url = "http://127.0.0.1:8421"
         self.actors: dict[str, Actor] = {}
         self.busy: set[str] = set()
@@ -248,6 +250,9 @@ class Engine:
     async def result(self, flow_id: str, timeout: float | None = None) -> dict[str, Any] | None:
         """Waits for a flow's end (or a cell's result); None when the time is over before."""
         flow_id = await self.resolve(flow_id)
+        there = await self.writer.call(history.result_row, self.store, flow_id)
+        if there is not None:
+            return self._result(there)
         try:
             async with asyncio.timeout(timeout):
                 async for _ in self.watch(flow_id):

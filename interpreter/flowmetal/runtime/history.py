@@ -79,6 +79,8 @@ def state_at(definitions: Definitions, flow_id: str, rows: list[Row], step: int 
     status = "running"
     for draft in drafts[:seq]:
         status = kinds.STATUS.get(draft.kind, status)
+    if step is not None:
+        status = "waiting" if asked[step].kind == kinds.EFFECT_REQUESTED else "running"
     process.record([d for d in drafts if d.kind not in kinds.ENDING and d.kind not in (kinds.FLOW_PAUSED, kinds.FLOW_RESUMED)])
     process.begin(drafts[0])
     process.machine.stop_at = step
@@ -88,7 +90,12 @@ def state_at(definitions: Definitions, flow_id: str, rows: list[Row], step: int 
     except StopAt:
         # Where it was to stop, or at something that is not in the log yet.
         process.pending.clear()
-    return _describe(process, step, status)
+    described = _describe(process, step, status)
+    if step is not None:
+        f = asked[step].facts
+        own = {"fiber": asked[step].fiber, "step": step, "op": f["op"], "target": f.get("target"), "line": f.get("line"), "due_at": f.get("due_at")}
+        described["waiting_for"].insert(0, own)
+    return described
 
 
 def _asked(drafts: list[Draft]) -> dict[int, Draft]:
@@ -123,7 +130,7 @@ def _frame(frame: Frame) -> dict[str, Any]:
 def _locals(frame: Frame) -> dict[str, Any]:
     at = frame.pc - 1
     named = {}
-    for slot, name, start, end in frame.arity.names:
+    for slot, name, start, end in sorted(frame.arity.names):
         if start <= at < end and not name.endswith("__auto"):
             named[name] = to_plain(frame.locals[slot], truncate=True)[0]
     return named

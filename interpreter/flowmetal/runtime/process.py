@@ -99,6 +99,8 @@ class Process:
         )
         pin = facts["definitions"]
         self.state = State(self.flow_id, facts["run"], facts["kind"], pin, program, facts.get("parent"))
+        call = facts.get("parent_step")
+        self.parent_call = (facts["parent"], call) if call is not None else None
         if program.source is None:
             program.body = self._body(facts["name"], pin)
         self._attach()
@@ -349,6 +351,13 @@ class Process:
         self.snapshot_size = len(body)
         self._attach()
         self.began = True
+
+    def renew(self) -> None:
+        """Makes the state anew from its encoding, as a restart would; for simulations."""
+        self.state = codec.decode(codec.encode_state(self.state), loader(self.definitions))
+        outbox = self.machine.outbox
+        self._attach()
+        self.machine.outbox = outbox
 
     def waiting_for(self) -> list[dict[str, Any]]:
         """What the flow waits for, as data."""

@@ -39,7 +39,7 @@ def flow_row(rows: Sequence[Row]) -> dict[str, Any] | None:
         "steps": max((row.step for row in rows if row.step is not None), default=0),
         "args": started.get("args"),
         "tags": started.get("tags"),
-        "info": _last(rows, kinds.INFO),
+        "info": (_last(rows, kinds.INFO) or {}).get("data"),
         "result": outcome.get("result"),
         "error": outcome.get("error"),
     }

@@ -32,14 +32,13 @@ MESSAGE_RECEIVED: Final = "message-received"
 PROMISE_SETTLED: Final = "promise-settled"
 CELL_RESULT: Final = "cell-result"
 
-ENGINE: Final = "engine"
-
 OUTPUT: Final = "output"
 LOG: Final = "log"
 CHECKPOINT: Final = "checkpoint"
 INFO: Final = "info"
 DEFINED: Final = "defined"
 REQUEST: Final = "request"
+ENGINE: Final = "engine"
 
 ENDING: Final = frozenset({FLOW_COMPLETED, FLOW_FAILED, FLOW_CANCELLED, FLOW_MOVED})
 """Kinds that end a flow: its row of this kind is its last status, and none of its requests is open any more."""

@@ -60,7 +60,7 @@ SELECT flow_id, s->>'$.name' AS name, coalesce(s->>'$.kind', 'flow') AS kind,
     TRY_CAST(s->>'$.definitions' AS BIGINT) AS definitions_version,
     make_timestamptz(started_us) AS created_at, make_timestamptz(updated_us) AS updated_at,
     CASE WHEN status_kind IN ({_list(kinds.ENDING)}) THEN make_timestamptz(status_us) END AS finished_at,
-    coalesce(steps, 0) AS steps, s->'$.args' AS args, s->'$.tags' AS tags, TRY_CAST(info AS JSON) AS info,
+    coalesce(steps, 0) AS steps, s->'$.args' AS args, s->'$.tags' AS tags, TRY_CAST(info AS JSON)->'$.data' AS info,
     e->'$.result' AS result, e->'$.error' AS error
 FROM typed
 """

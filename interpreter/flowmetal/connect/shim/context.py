@@ -7,7 +7,7 @@ through it alone, so an application may serve any number of engines in a test.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -24,7 +24,7 @@ class Limits:
 
     max_body: int = 1024 * 1024
     max_depth: int = MAX_DEPTH
-    max_wait: float = 3600.0
+    max_wait: float = 300.0
     keep_alive: float = 15.0
 
 
@@ -38,6 +38,18 @@ class Context:
     on_stop: Callable[[], None] | None = None
     info: Callable[[], Mapping[str, Any] | Awaitable[Mapping[str, Any]]] = dict
     closing: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+    async def unless_closing(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """What the work gives, or None when the server is about to stop."""
+        task = asyncio.ensure_future(work)
+        closing = asyncio.ensure_future(self.closing.wait())
+        try:
+            await asyncio.wait({task, closing}, return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            task.cancel()
+            closing.cancel()
 
 
 def get_context(request: Request) -> Context:

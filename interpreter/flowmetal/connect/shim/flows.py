@@ -80,7 +80,7 @@ async def one(flow_id: FlowId, context: Ctx) -> Response:
 )
 async def result(flow_id: FlowId, context: Ctx, wait: Annotated[float, Query(ge=0)] = 0) -> Response:
     """The result or the error of an ended flow; waits up to `wait` seconds for the end."""
-    ended = await context.engine.result(flow_id, min(wait, context.limits.max_wait))
+    ended = await context.unless_closing(context.engine.result(flow_id, min(wait, context.limits.max_wait)))
     if ended is not None:
         return json_response(ended)
     row = await context.engine.flow(flow_id)

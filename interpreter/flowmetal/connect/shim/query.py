@@ -20,6 +20,7 @@ from flowmetal.connect.shim.arrow import arrow_stream
 from flowmetal.connect.shim.bodies import read_json_object
 from flowmetal.connect.shim.context import Ctx
 from flowmetal.connect.shim.problems import Problem
+from flowmetal.store.protocol import Result
 
 router = APIRouter(tags=["sql"])
 ARROW = "application/vnd.apache.arrow.stream"
@@ -48,7 +49,7 @@ async def sql(request: Request, context: Ctx) -> Response:
     result = await context.engine.sql(body.sql, body.params)
     if kind == ARROW:
         return Response(arrow_stream(result.columns, result.types, result.rows), media_type=ARROW)
-    rows = result.plain_tuples()
+    rows = plain_lists(result)
     if kind == CSV:
         return Response(csv_text(result.columns, rows), media_type=f"{CSV}; charset=utf-8")
     return json_response({"columns": result.columns, "types": result.types, "rows": rows})
@@ -74,6 +75,12 @@ def accepted(header: str) -> str:
         if kind in (ARROW, "application/vnd.apache.arrow"):
             return ARROW
     raise Problem(406, f"ask for {JSON}, {CSV} or {ARROW}")
+
+
+def plain_lists(result: Result) -> list[list[Any]]:
+    """The rows as lists of plain values: two columns may have one name."""
+    names = [str(i) for i in range(len(result.columns))]
+    return [list(row.values()) for row in Result(names, result.types, result.rows).plain()]
 
 
 def csv_text(columns: list[str], rows: list[list[Any]]) -> str:

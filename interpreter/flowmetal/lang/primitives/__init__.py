@@ -1,0 +1,35 @@
+"""The leaf primitives of the library; importing this fills `registry.TABLE`."""
+
+from flowmetal.lang.primitives import (
+    collections,
+    format,
+    json_edn,
+    mathematics,
+    names,
+    numbers,
+    predicates,
+    reducibles,
+    regex,
+    sequences,
+    sets,
+    strings,
+    time,
+)
+from flowmetal.lang.primitives.numbers import BINARY
+
+__all__ = [
+    "BINARY",
+    "collections",
+    "format",
+    "json_edn",
+    "mathematics",
+    "names",
+    "numbers",
+    "predicates",
+    "reducibles",
+    "regex",
+    "sequences",
+    "sets",
+    "strings",
+    "time",
+]

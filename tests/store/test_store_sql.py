@@ -1,0 +1,191 @@
+"""Users' SQL: one SELECT, no files, no secrets, within limits."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from log_rows import commit, row, started
+
+from flowmetal.store.protocol import SqlRefused, Store
+
+FINE = {
+    "SELECT 1": [(1,)],
+    "select count(*) from flows;": [(1,)],
+    "FROM flows SELECT name": [("f",)],
+    "VALUES (1), (2)": [(1,), (2,)],
+    "WITH a AS (SELECT 1 AS x) SELECT * FROM a UNION ALL SELECT 2": [(1,), (2,)],
+    "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 3) SELECT max(n) FROM t": [(3,)],
+    "SELECT x FROM unnest([1, 2]) AS t(x) -- a comment": [(1,), (2,)],
+    "SELECT count(*) FROM range(3) r, main.flows": [(3,)],
+    "SELECT (SELECT max(seq) FROM events) m": [(2,)],
+    "FROM (SELECT kind, seq FROM events) PIVOT (count(*) FOR seq IN (1, 2))": None,
+    "SELECT data->>'$.op' AS op FROM events WHERE seq = 2": [("callback",)],
+    "DESCRIBE flows": None,
+    "SUMMARIZE events": None,
+    "SHOW TABLES": None,
+    "SELECT table_name FROM information_schema.tables WHERE table_name = 'flows'": [("flows",)],
+}
+REFUSED = [
+    "",
+    "-- nothing",
+    "SELECT 1; SELECT 2",
+    "SELECT 1; DROP VIEW flows",
+    "INSERT INTO flows VALUES (1)",
+    "INSERT INTO fm.log VALUES (1)",
+    "UPDATE fm.meta SET value = '9'",
+    "DELETE FROM fm.log",
+    "WITH a AS (DELETE FROM fm.log RETURNING *) SELECT * FROM a",
+    "CREATE TABLE t AS SELECT 1",
+    "CREATE TEMP TABLE t AS SELECT 1",
+    "DROP VIEW flows",
+    "COPY flows TO '{tmp}/x.csv'",
+    "COPY (SELECT 1) TO '{tmp}/x.csv'",
+    "EXPORT DATABASE '{tmp}/x'",
+    "ATTACH '{tmp}/x.duckdb'",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "PRAGMA version",
+    "SET threads = 1",
+    "RESET threads",
+    "USE fm",
+    "CALL duckdb_tables()",
+    "CHECKPOINT",
+    "VACUUM",
+    "BEGIN",
+    "COMMIT",
+    "PREPARE p AS SELECT 1",
+    "EXECUTE p",
+    "EXPLAIN SELECT 1",
+    "PIVOT flows ON name USING count(*)",
+    "SELECT * FROM read_csv('{tmp}/in.csv')",
+    "SELECT * FROM read_text('{tmp}/in.csv')",
+    "SELECT * FROM read_blob('{tmp}/in.csv')",
+    "SELECT * FROM read_parquet('{tmp}/in.csv')",
+    "SELECT * FROM read_json('{tmp}/in.csv')",
+    "SELECT * FROM glob('{tmp}/*')",
+    "SELECT * FROM '{tmp}/in.csv'",
+    "SELECT * FROM (SELECT * FROM (SELECT content FROM read_text('{tmp}/in.csv')))",
+    "SELECT (SELECT content FROM read_text('{tmp}/in.csv'))",
+    "SELECT 1 WHERE EXISTS (FROM read_text('{tmp}/in.csv'))",
+    "SELECT * FROM fm.log",
+    "SELECT * FROM \"fm\".\"log\"",
+    "SELECT * FROM FM.meta",
+    "SELECT * FROM memory.fm.log",
+    "SELECT * FROM fm.entries",
+    "SELECT * FROM log",
+    "SELECT * FROM flows, fm.snapshots",
+    "DESCRIBE fm.log",
+    "SUMMARIZE fm.log",
+    "SELECT * FROM (SUMMARIZE fm.log)",
+    "SELECT * FROM query('SELECT * FROM fm.log')",
+    "SELECT * FROM query_table('fm.log')",
+    "SELECT * FROM pragma_storage_info('fm.log')",
+    "FROM duckdb_secrets()",
+    "SELECT * FROM python_value",
+]
+
+
+@pytest.fixture
+def full(store: Store) -> Store:
+    commit(store, started("a"), row("a", "effect-requested", {"op": "callback"}, step=1, key="SECRET", exact="HIDDEN"))
+    return store
+
+
+@pytest.mark.parametrize("sql", FINE)
+def test_selects(full: Store, sql: str) -> None:
+    expected = FINE[sql]
+    rows = full.query(sql).rows
+    assert rows if expected is None else rows == expected
+
+
+@pytest.mark.parametrize("sql", REFUSED)
+def test_refused(full: Store, sql: str, tmp_path: Path) -> None:
+    python_value = [("SECRET",)]
+    (tmp_path / "in.csv").write_text("a,b\n1,2\n")
+    before = sorted(p.name for p in tmp_path.iterdir())
+    with pytest.raises(SqlRefused) as caught:
+        full.query(sql.format(tmp=tmp_path))
+    assert caught.value.type == "sql/refused"
+    assert "SECRET" not in caught.value.render() and "HIDDEN" not in caught.value.render()
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+    assert full.last_seq("a") == 2 and python_value
+
+
+@pytest.mark.parametrize(
+    ("sql", "says"),
+    [
+        ("SELEC 1", 'syntax error at or near "SELEC"'),
+        ("SELECT * FROM flowz", 'Did you mean "flows"'),
+        ("SELECT nam FROM flows", '"nam" not found'),
+        ("SELECT 1 / 'x'", "Could not convert"),
+        ("SELECT $1", "parameter"),
+        ("SELECT 1; SELECT 2", "2 statements"),
+        ("DROP VIEW flows", "only a SELECT is allowed here, not DROP"),
+        ("SELECT * FROM fm.log", "there is no table fm.log"),
+    ],
+)
+def test_messages(full: Store, sql: str, says: str) -> None:
+    with pytest.raises(SqlRefused) as caught:
+        full.query(sql)
+    assert says in caught.value.message and "Traceback" not in caught.value.render()
+
+
+def test_parameters(full: Store) -> None:
+    assert full.query("SELECT $1 + 1, $2", [1, "x"]).rows == [(2, "x")]
+    assert full.query("SELECT ? || '!'", ["x"]).rows == [("x!",)]
+    assert full.query("SELECT name FROM flows WHERE flow_id = $id", {"id": "a"}).rows == [("f",)]
+
+
+def test_the_limit_of_rows(full: Store) -> None:
+    result = full.query("SELECT * FROM range(100)", limit=10)
+    assert len(result.rows) == 10 and result.truncated
+    assert not full.query("SELECT * FROM range(10)", limit=10).truncated
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT count(*) FROM range(10000000000) a, range(1000000) b",
+        "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT count(*) FROM t",
+    ],
+)
+def test_a_runaway_query_is_stopped(full: Store, sql: str) -> None:
+    begun = time.monotonic()
+    with pytest.raises(SqlRefused, match="longer than"):
+        full.query(sql, timeout=0.3)
+    assert time.monotonic() - begun < 5
+    commit(full, row("a", "log"))
+    assert full.query("SELECT count(*) FROM events").rows == [(3,)]
+
+
+def test_queries_see_what_is_committed_while_others_commit(store: Store) -> None:
+    """Many readers beside one writer: each answer is a state after some commit, and never goes back."""
+    seen: list[list[int]] = [[] for _ in range(3)]
+    done = threading.Event()
+    failures: list[BaseException] = []
+
+    def read(mine: list[int]) -> None:
+        try:
+            while not done.is_set():
+                ((rows, flows),) = store.query("SELECT count(*), count(DISTINCT flow_id) FROM events").rows
+                assert rows == 2 * flows
+                mine.append(rows)
+        except BaseException as error:
+            failures.append(error)
+
+    readers = [threading.Thread(target=read, args=(mine,)) for mine in seen]
+    for reader in readers:
+        reader.start()
+    for i in range(60):
+        commit(store, started(f"f{i}"), row(f"f{i}", "log"))
+    while not all(seen):
+        time.sleep(0.01)
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert not failures
+    assert all(mine == sorted(mine) for mine in seen)
+    assert store.query("SELECT count(*) FROM events").rows == [(120,)]

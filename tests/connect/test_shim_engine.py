@@ -1,4 +1,4 @@
-"""The whole shim over real HTTP, on a real engine and the memory store."""
+"""The whole shim over real HTTP, on a real engine, once on the memory store and once on DuckDB."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from flowmetal.connect.http_request import HttpConnector
 from flowmetal.connect.shim.app import create_app
 from flowmetal.connect.shim.context import Limits
 from flowmetal.runtime.engine import Engine
+from flowmetal.store.duckdb_store import DuckDBStore
 from flowmetal.store.memory import MemoryStore
+from flowmetal.store.protocol import Store
 from loopback import serving
 
 TOKEN = "t0ken"
@@ -38,8 +40,8 @@ PROGRAM = """
 
 
 @contextlib.asynccontextmanager
-async def engine_app(stops: list[int]) -> AsyncIterator[FastAPI]:
-    engine = Engine(MemoryStore(), connectors=[HttpConnector()])
+async def engine_app(store: Store, stops: list[int]) -> AsyncIterator[FastAPI]:
+    engine = Engine(store, connectors=[HttpConnector()])
     await engine.open()
     app = create_app(
         engine,
@@ -53,6 +55,7 @@ async def engine_app(stops: list[int]) -> AsyncIterator[FastAPI]:
     finally:
         app.state.context.closing.set()
         await engine.close()
+        store.close()
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +63,13 @@ def stops() -> list[int]:
     return []
 
 
-@pytest.fixture(scope="module")
-def client(stops: list[int]) -> Iterator[httpx.Client]:
-    with serving(engine_app(stops)) as url:
+@pytest.fixture(scope="module", params=["memory", "duckdb"])
+def client(request: pytest.FixtureRequest, tmp_path_factory: Any, stops: list[int]) -> Iterator[httpx.Client]:
+    stops.clear()
+    store: Store = MemoryStore()
+    if request.param == "duckdb":
+        store = DuckDBStore(tmp_path_factory.mktemp("store") / "flowmetal.duckdb")
+    with serving(engine_app(store, stops)) as url:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         with httpx.Client(base_url=url, headers=headers, timeout=20) as client:
             response = client.put("/v1/definitions?file=shop.flow", content=PROGRAM)
@@ -215,6 +222,26 @@ def test_messages(client: httpx.Client) -> None:
     assert client.post(path, json=[1, "two"]).status_code == 202
     assert ended(client, flow_id)["result"] == [{"n": 1}, [1, "two"]]
     assert problem(client.post(path, json=1), 410)["error"]["type"] == "flow/ended"
+
+
+def test_the_same_key_at_once_is_one_message(client: httpx.Client) -> None:
+    flow_id = start(client, "mail")
+    until(client, flow_id, "waiting")
+    url = f"{client.base_url}/v1/flows/{flow_id}/messages"
+    headers = {**client.headers, "Idempotency-Key": "once"}
+    ids: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: ids.append(httpx.post(url, json=1, headers=headers).json()["message_id"]))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ids) == 8 and len(set(ids)) == 1
+    query = {"sql": "SELECT count(*) FROM messages WHERE flow_id = ?", "params": [flow_id]}
+    assert client.post("/v1/sql", json=query).json()["rows"] == [[1]]
+    client.post(f"/v1/flows/{flow_id}/terminate")
 
 
 def test_control(client: httpx.Client) -> None:

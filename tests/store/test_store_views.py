@@ -72,8 +72,8 @@ def test_a_flow_in_full(store: Store) -> None:
         store,
         started("p/1", "ship", args=args, parent="p", parent_step=3, definitions=7, kind="child", tags={"env": "x"}),
         row("p/1", "value-recorded", {"op": "now", "args": [], "result": 1}, T0 + SECOND, step=1, fiber=0),
-        row("p/1", "info", {"progress": 1}, T0 + SECOND),
-        row("p/1", "info", {"progress": 2}, T0 + 2 * SECOND),
+        row("p/1", "info", {"data": {"progress": 1}}, T0 + SECOND),
+        row("p/1", "info", {"data": {"progress": 2}}, T0 + 2 * SECOND),
         row("p/1", "flow-failed", {"error": {"type": "user", "message": "no", "data": None}}, T0 + 3 * SECOND + 5000),
     )
     expected = {

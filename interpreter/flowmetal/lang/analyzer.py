@@ -90,7 +90,7 @@ class Analyzer:
         if isinstance(form, Symbol):
             return self.symbol(form, scope, span)
         if isinstance(form, List):
-            return self.list(form, scope, span) if len(form) else self.const(form, span)
+            return self.form(form, scope, span) if len(form) else self.const(form, span)
         if isinstance(form, Vector):
             return self.collection("vector", list(form), form, scope, span)
         if isinstance(form, Map):
@@ -166,7 +166,7 @@ class Analyzer:
 
     # Lists
 
-    def list(self, form: List, scope: FnScope, span: Span | None) -> n.Node:
+    def form(self, form: List, scope: FnScope, span: Span | None) -> n.Node:
         """A special form, a macro call or a function call."""
         head = form.first()
         if isinstance(head, Symbol) and not (head.ns is None and self.find_local(head.name, scope) is not None):

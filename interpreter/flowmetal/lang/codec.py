@@ -27,6 +27,7 @@ from flowmetal.lang.leaves import Pinned
 from flowmetal.lang.machine_ops import OPS
 from flowmetal.lang.maps import EMPTY_MAP
 from flowmetal.lang.persistent import EMPTY_LIST, Chain, Cons, Link, Map, Seq, Set, Vector
+from flowmetal.lang.primitives.reducibles import END, Reduced, Reducible
 from flowmetal.lang.primitives.registry import TABLE, Primitive
 from flowmetal.lang.values import Duration, ErrorValue, Instant, Keyword, Regex, Symbol, Var
 
@@ -206,10 +207,10 @@ def _state(e: Encoder, i: int, x: State) -> list[Any]:
     return ["state", head, list(x.ready), keys, [e.ref(p) for p in x.open.values()], [e.ref(y) for y in x.fibers.values()]]
 
 
-def _reduced() -> type:
-    from flowmetal.lang.primitives.sequences import Reduced
-
-    return Reduced
+def _reducible(e: Encoder, i: int, x: Reducible) -> list[Any]:
+    ended = bool(x.seen) and x.seen[-1] is END
+    seen = x.seen[:-1] if ended else x.seen
+    return ["rdb", x.kind, ended, len(x.args), *[e.ref(y) for y in x.args], *[e.ref(y) for y in seen]]
 
 
 _ENCODE: dict[type, Callable[[Encoder, int, Any], list[Any]]] = {
@@ -243,18 +244,14 @@ _ENCODE: dict[type, Callable[[Encoder, int, Any], list[Any]]] = {
     f.MultiFn: lambda e, i, x: ["multi", x.name, e.ref(x.dispatch), e.ref(x.default), e.ref(x.methods)],
     Primitive: lambda e, i, x: ["prim", x.ns, x.name],
     f.MachineOp: lambda e, i, x: ["op", x.ns, x.name],
+    Reduced: lambda e, i, x: ["red", e.ref(x.value)],
+    Reducible: _reducible,
     Frame: _frame,
     Fiber: _fiber,
     Wait: _wait,
     Program: _program,
     State: _state,
 }
-
-
-def register(kind: type, tag: str, encode: Callable[[Encoder, int, Any], list[Any]], decode: Callable[..., Any]) -> None:
-    """Adds a kind of value of the core library to the table."""
-    _ENCODE[kind] = encode
-    _BUILD[tag] = decode
 
 
 class Damaged(FlowmetalError):
@@ -406,6 +403,7 @@ _BUILD: dict[str, Callable[..., Any]] = {
     "flow": lambda d, ns, name, body: f.FlowProgram(ns, name, d.ref(body)),
     "stub": lambda d, name, params, options: f.ForeignStub(name, d.ref(params), d.ref(options)),
     "multi": lambda d, name, dispatch, default, methods: f.MultiFn(name, d.ref(dispatch), d.ref(default), d.ref(methods)),
+    "red": lambda d, x: Reduced(d.ref(x)),
     "prim": lambda d, ns, name: TABLE[ns, name],
     "op": lambda d, ns, name: OPS[ns, name],
 }
@@ -445,6 +443,12 @@ def _fill_atom(d: Decoder, x: f.Atom, value: Any) -> None:
     x.value = d.ref(value)
 
 
+def _fill_reducible(d: Decoder, x: Reducible, kind: str, ended: bool, count: int, *rest: Any) -> None:
+    x.kind = kind
+    x.args = tuple(d.ref(r) for r in rest[:count])
+    x.seen = tuple(d.ref(r) for r in rest[count:]) + ((END,) if ended else ())
+
+
 def _fill_frame(d: Decoder, x: Frame, root: Any, index: int, params: int | None, pc: int, handlers: Any, version: int, pinned: bool, depth: int, *rest: Any) -> None:
     code: f.Code = d.ref(root).codes[index]
     arity = code.variadic if params is None else code.arities[params]
@@ -482,15 +486,15 @@ def _fill_state(d: Decoder, x: State, head: list[Any], ready: list[int], keys: l
     x.fibers = {y.id: y for y in map(d.ref, fibers)}
 
 
-def _shell(kind: type) -> Callable[[], Any]:
+def _shell(kind: Any) -> Callable[[], Any]:
     return lambda: kind.__new__(kind)
 
 
 _SHELLS: dict[str, Callable[[], Any]] = {
-    "fn": _shell(f.Closure), "p": _shell(f.Promise), "cb": _shell(f.Callback), "h": _shell(f.FlowHandle), "a": _shell(f.Atom),
+    "fn": _shell(f.Closure), "p": _shell(f.Promise), "cb": _shell(f.Callback), "h": _shell(f.FlowHandle), "a": _shell(f.Atom), "rdb": _shell(Reducible),
     "frame": _shell(Frame), "fiber": _shell(Fiber), "wait": _shell(Wait), "run": _shell(Program), "state": _shell(State),
 }  # fmt: skip
 _FILL: dict[str, Callable[..., None]] = {
-    "fn": _fill_closure, "p": _fill_promise, "cb": _fill_callback, "h": _fill_handle, "a": _fill_atom, "frame": _fill_frame,
+    "fn": _fill_closure, "p": _fill_promise, "cb": _fill_callback, "h": _fill_handle, "a": _fill_atom, "rdb": _fill_reducible, "frame": _fill_frame,
     "fiber": _fill_fiber, "wait": _fill_wait, "run": _fill_program, "state": _fill_state,
 }  # fmt: skip

@@ -496,7 +496,7 @@ class Machine:
             fiber = self.state.fibers[promise.waiters[0]]
             for frame in fiber.frames:
                 frame.locals[0] = max(frame.locals[0], version)
-        self.settle(f"d{number}", Var(ns, name), None)
+        self.settle(f"d{number}", None if name == "*ns*" else Var(ns, name), None)
 
 
 def _outcome(mode: str, key: Any, promise: Promise) -> Any:

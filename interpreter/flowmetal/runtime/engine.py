@@ -26,6 +26,7 @@ from flowmetal.runtime.clock import Chance, Clock, RealClock
 from flowmetal.runtime.connector import Connector
 from flowmetal.runtime.definitions_log import DefinitionsLog
 from flowmetal.runtime.dispatch import Dispatcher
+from flowmetal.runtime.keyed_locks import KeyedLocks
 from flowmetal.runtime.process import Process, find_program, loader
 from flowmetal.runtime.rows import Draft, to_draft, to_row
 from flowmetal.runtime.timers import Timers
@@ -65,6 +66,8 @@ class Engine:
         self.dispatcher = Dispatcher(self, connectors)
         self.watchers: dict[str, set[asyncio.Event]] = {}
         self.tasks: set[asyncio.Task[Any]] = set()
+        self.sending = KeyedLocks()
+        """Messages being sent, so that two with one key are one."""
         self.closing = False
 
     # Life
@@ -333,9 +336,9 @@ class Engine:
                 raise FlowEnded(f"flow {flow_id} has ended")
             return Draft(kinds.MESSAGE_RECEIVED, None, None, {"message_id": message_id, "from": by or None, "source": source}, {"message": value}, key=f"{flow_id}/{message_id}")
 
-        if key is not None and await self.writer.call(self.store.find, kinds.MESSAGE_RECEIVED, f"{flow_id}/{key}") is not None:
-            return message_id
-        await self.deliver(flow_id, make)
+        async with self.sending.held(f"{flow_id}/{message_id}"):
+            if key is None or await self.writer.call(self.store.find, kinds.MESSAGE_RECEIVED, f"{flow_id}/{key}") is None:
+                await self.deliver(flow_id, make)
         return message_id
 
     async def deliver(self, flow_id: str, make: Any) -> Any:

@@ -39,7 +39,6 @@ class Context:
     info: Callable[[], Mapping[str, Any] | Awaitable[Mapping[str, Any]]] = dict
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
-
     async def unless_closing(self, work: Coroutine[Any, Any, Any]) -> Any:
         """What the work gives, or None when the server is about to stop."""
         task = asyncio.ensure_future(work)

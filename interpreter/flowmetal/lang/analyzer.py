@@ -169,14 +169,11 @@ class Analyzer:
     def form(self, form: List, scope: FnScope, span: Span | None) -> n.Node:
         """A special form, a macro call or a function call."""
         head = form.first()
+        if isinstance(head, Symbol) and head.ns is None and head.name in natives.SPECIAL:
+            return natives.SPECIAL[head.name](self, form, scope, span)
         if isinstance(head, Symbol) and not (head.ns is None and self.find_local(head.name, scope) is not None):
-            if head.ns is None:
-                special = natives.SPECIAL.get(head.name)
-                if special is not None:
-                    return special(self, form, scope, span)
-                rewrite = natives.REWRITES.get(head.name)
-                if rewrite is not None:
-                    return self.analyze(_at(rewrite(self, form), form), scope)
+            if head.ns in (None, "core") and head.name in natives.REWRITES:
+                return self.analyze(_at(natives.REWRITES[head.name](self, form), form), scope)
             cell = self.definitions.resolve(head.ns, head.name, self.ns, self.version)
             binding = cell.at(self.version) if cell else None
             if binding is not None and binding.macro:
@@ -191,7 +188,7 @@ class Analyzer:
         except SourceError:
             raise
         except FlowmetalError as e:
-            where = f"in the macro {head}: " if e.type != "arity" else ""
+            where = "" if e.type == "arity" or e.message.startswith(head.name) else f"in the macro {head.name}: "
             raise SourceError(where + e.message, type=e.type, span=form.span or self.span, hint=e.hint) from e
 
     def call(self, fn: n.Node, args: list[n.Node], span: Span | None) -> n.Node:
@@ -236,8 +233,10 @@ class Analyzer:
 
     def resolve_template(self, s: Symbol) -> Symbol:
         """The full name of a symbol in a syntax-quoted template."""
-        if s.ns is None and (s.name in natives.SPECIAL or s.name in natives.REWRITES or s.name in natives.PLAIN or s.name.startswith("%")):
+        if s.ns is None and (s.name in natives.SPECIAL or s.name in natives.PLAIN or s.name.startswith("%")):
             return s
+        if s.ns is None and s.name in natives.REWRITES:
+            return Symbol("core", s.name, None, s.span)
         if s.ns is None and s.name.startswith(".") and len(s.name) > 1:
             return s
         cell = self.definitions.resolve(s.ns, s.name, self.ns, self.version)

@@ -27,7 +27,7 @@ from flowmetal.lang.leaves import Pinned
 from flowmetal.lang.machine_ops import OPS
 from flowmetal.lang.maps import EMPTY_MAP
 from flowmetal.lang.persistent import EMPTY_LIST, Chain, Cons, Link, Map, Seq, Set, Vector
-from flowmetal.lang.primitives.reducibles import END, Reduced, Reducible
+from flowmetal.lang.primitives.reducibles import AGAIN, END, Reduced, Reducible
 from flowmetal.lang.primitives.registry import TABLE, Primitive
 from flowmetal.lang.values import Duration, ErrorValue, Instant, Keyword, Regex, Symbol, Var
 
@@ -239,6 +239,7 @@ _ENCODE: dict[type, Callable[[Encoder, int, Any], list[Any]]] = {
     f.Callback: _callback,
     f.FlowHandle: _handle,
     f.Atom: _atom,
+    f.Delay: lambda e, i, x: ["delay", e.ref(x.function), e.ref(x.value)],
     f.FlowProgram: lambda e, i, x: ["flow", x.ns, x.name, e.ref(x.body)],
     f.ForeignStub: lambda e, i, x: ["stub", x.name, e.ref(x.params), e.ref(x.options)],
     f.MultiFn: lambda e, i, x: ["multi", x.name, e.ref(x.dispatch), e.ref(x.default), e.ref(x.methods)],
@@ -246,6 +247,7 @@ _ENCODE: dict[type, Callable[[Encoder, int, Any], list[Any]]] = {
     f.MachineOp: lambda e, i, x: ["op", x.ns, x.name],
     Reduced: lambda e, i, x: ["red", e.ref(x.value)],
     Reducible: _reducible,
+    type(AGAIN): lambda e, i, x: ["again"],
     Frame: _frame,
     Fiber: _fiber,
     Wait: _wait,
@@ -404,6 +406,7 @@ _BUILD: dict[str, Callable[..., Any]] = {
     "stub": lambda d, name, params, options: f.ForeignStub(name, d.ref(params), d.ref(options)),
     "multi": lambda d, name, dispatch, default, methods: f.MultiFn(name, d.ref(dispatch), d.ref(default), d.ref(methods)),
     "red": lambda d, x: Reduced(d.ref(x)),
+    "again": lambda d: AGAIN,
     "prim": lambda d, ns, name: TABLE[ns, name],
     "op": lambda d, ns, name: OPS[ns, name],
 }
@@ -437,6 +440,11 @@ def _fill_callback(d: Decoder, x: f.Callback, id_: Any, flow: Any, url: Any, tok
 def _fill_handle(d: Decoder, x: f.FlowHandle, flow: Any, program: Any, status: int, value: Any, *waiters: int) -> None:
     _fill_promise(d, x, "result", flow, "", status, value, *waiters)
     x.program = d.ref(program)
+
+
+def _fill_delay(d: Decoder, x: f.Delay, function: Any, value: Any) -> None:
+    x.function = d.ref(function)
+    x.value = d.ref(value)
 
 
 def _fill_atom(d: Decoder, x: f.Atom, value: Any) -> None:
@@ -491,10 +499,10 @@ def _shell(kind: Any) -> Callable[[], Any]:
 
 
 _SHELLS: dict[str, Callable[[], Any]] = {
-    "fn": _shell(f.Closure), "p": _shell(f.Promise), "cb": _shell(f.Callback), "h": _shell(f.FlowHandle), "a": _shell(f.Atom), "rdb": _shell(Reducible),
+    "fn": _shell(f.Closure), "p": _shell(f.Promise), "cb": _shell(f.Callback), "h": _shell(f.FlowHandle), "a": _shell(f.Atom), "delay": _shell(f.Delay), "rdb": _shell(Reducible),
     "frame": _shell(Frame), "fiber": _shell(Fiber), "wait": _shell(Wait), "run": _shell(Program), "state": _shell(State),
 }  # fmt: skip
 _FILL: dict[str, Callable[..., None]] = {
-    "fn": _fill_closure, "p": _fill_promise, "cb": _fill_callback, "h": _fill_handle, "a": _fill_atom, "rdb": _fill_reducible, "frame": _fill_frame,
+    "fn": _fill_closure, "p": _fill_promise, "cb": _fill_callback, "h": _fill_handle, "a": _fill_atom, "delay": _fill_delay, "rdb": _fill_reducible, "frame": _fill_frame,
     "fiber": _fill_fiber, "wait": _fill_wait, "run": _fill_program, "state": _fill_state,
 }  # fmt: skip

@@ -46,6 +46,8 @@ class _Emitter:
     def finish(self) -> None:
         self.arity.instructions = [tuple(x) for x in self.out]
         self.arity.spans = self.spans
+        if len(self.out) == 1 and self.out[0][0] == RETURN_LEAF:
+            self.arity.leaf = self.out[0][1]
 
     # Expressions: each leaves its value on the stack; in tail position it returns it.
 

@@ -10,7 +10,8 @@ import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from flowmetal.lang.persistent import Map, Vector
+from flowmetal.errors import LispError
+from flowmetal.lang.persistent import Map, Vector, seq_of
 from flowmetal.lang.spans import Span
 from flowmetal.lang.values import Keyword, Symbol, kw
 
@@ -45,10 +46,12 @@ class Root:
 class Arity:
     """One body of a function: flat instructions and what belongs to each position."""
 
-    __slots__ = ("code", "instructions", "names", "params", "size", "spans", "variadic")
+    __slots__ = ("code", "instructions", "leaf", "names", "params", "size", "spans", "variadic")
 
     def __init__(self, code: Code, params: int, variadic: bool) -> None:
         self.code = code
+        self.leaf: Callable[[list[Any]], Any] | None = None
+        """The whole body, when it is one leaf: it cannot suspend, so it may be called without a frame."""
         self.params = params
         self.variadic = variadic
         self.size = 0
@@ -74,6 +77,13 @@ class Code:
         self.captures: int = 0
         self.self_slot = False
         self._hash: str | None = None
+
+    def arity(self, count: int) -> Arity | None:
+        """The body that takes `count` arguments, or None."""
+        found = self.arities.get(count)
+        if found is None and self.variadic is not None and count >= self.variadic.params:
+            return self.variadic
+        return found
 
     def all_arities(self) -> list[Arity]:
         """Fixed arities in order of their size, then the variadic one."""
@@ -131,6 +141,34 @@ class Closure:
     def flowmetal_repr(self) -> str:
         """`#fn[name hash]`."""
         return f"#fn[{self.code.name or 'fn'} {self.code.hash[:8]}]"
+
+
+def locals_of(f: Closure, arity: Arity, args: list[Any], version: int) -> list[Any]:
+    """The locals of a frame that runs `arity` of `f`: [version, closure, parameters…, room for lets…]."""
+    L = [version, f, *args]
+    if arity.variadic:
+        rest = args[arity.params :]
+        L[2 + arity.params :] = [seq_of(tuple(rest)) if rest else None]
+    L.extend([None] * (arity.size - len(L)))
+    return L
+
+
+def arity_error(f: Closure, count: int) -> LispError:
+    """The error of a call with `count` arguments, listing what is accepted."""
+    return LispError(f"{f.code.name or 'this function'} takes {f.code.arity_text()} arguments, but was given {count}", type="arity")
+
+
+def leaf_function(f: Closure, version: int) -> Callable[..., Any]:
+    """A Python function that calls `f`, whose bodies are leaves: for loops that cannot suspend."""
+    own = f.version if f.version is not None else version
+
+    def call(*args: Any) -> Any:
+        arity = f.code.arity(len(args))
+        if arity is None or arity.leaf is None:
+            raise arity_error(f, len(args))
+        return arity.leaf(locals_of(f, arity, list(args), own))
+
+    return call
 
 
 class MachineOp:
@@ -265,6 +303,23 @@ class Atom:
         return f"#atom[{pr_str(self.value)}]"
 
 
+class Delay:
+    """A value that is computed when it is first asked for: until then, the function that gives it."""
+
+    __slots__ = ("function", "value")
+
+    def __init__(self, function: Any, value: Any = None) -> None:
+        self.function = function
+        """None once the value is known."""
+        self.value = value
+
+    def flowmetal_repr(self) -> str:
+        """`#delay[pending]`, or `#delay[value]`."""
+        from flowmetal.lang.printer import pr_str
+
+        return f"#delay[{'pending' if self.function is not None else pr_str(self.value)}]"
+
+
 class FlowProgram:
     """What `defflow` defines: called, it runs as a child; given to `start`, as a flow of its own."""
 
@@ -336,6 +391,6 @@ def error_type(error: ErrorValue) -> Keyword:
 
 
 __all__ = [
-    "CANCELLED", "DONE", "FAILED", "OPEN", "PENDING", "Arity", "Atom", "Callback", "Closure", "Code", "FlowHandle", "FlowProgram",
+    "CANCELLED", "DONE", "FAILED", "OPEN", "PENDING", "Arity", "Atom", "Callback", "Closure", "Code", "Delay", "FlowHandle", "FlowProgram",
     "ForeignStub", "MachineOp", "MultiFn", "Promise", "Root", "Symbol", "error_type", "is_function",
 ]  # fmt: skip

@@ -15,11 +15,12 @@ from flowmetal.lang import compiler as c
 from flowmetal.lang.definitions import Definitions
 from flowmetal.lang.frames import CANCEL_ASKED, CANCEL_THROWN, RUNNING, Fiber, Frame, State, Wait
 from flowmetal.lang.functions import (
-    CANCELLED, DONE, FAILED, OPEN, PENDING, Arity, Closure, FlowProgram, ForeignStub, MachineOp, MultiFn, Promise,
+    CANCELLED, DONE, FAILED, OPEN, PENDING, Closure, FlowProgram, ForeignStub, MachineOp, MultiFn, Promise, arity_error, locals_of,
 )  # fmt: skip
 from flowmetal.lang.leaves import BUILDERS
 from flowmetal.lang.persistent import EMPTY_MAP, List, Map, Vector, seq_of
 from flowmetal.lang.primitives.leaf_calls import call_leaf, call_primitive, is_leaf
+from flowmetal.lang.primitives.reducibles import AGAIN, Unrealized
 from flowmetal.lang.primitives.registry import Primitive
 from flowmetal.lang.printer import pr_str
 from flowmetal.lang.requests import Action, CellResult, Define, Ended, FiberEnded, Request, Subscribe, Withdraw
@@ -149,6 +150,9 @@ class Machine:
             else:
                 try:
                     fuel = self._execute(fiber, fuel)
+                except Unrealized as e:
+                    self._realize(fiber, e)
+                    fuel -= 1
                 except Exception as e:
                     fiber.error = error_value(e, fiber.frames[-1].span if fiber.frames else None)
                     fuel -= 1
@@ -175,7 +179,7 @@ class Machine:
         while frames:
             frame = frames[-1]
             instructions, stack, L = frame.arity.instructions, frame.stack, frame.locals
-            if fiber.value is not PENDING and frame.pc and _takes_value(instructions[frame.pc - 1]):
+            if fiber.value is not PENDING and fiber.value is not AGAIN and frame.pc and _takes_value(instructions[frame.pc - 1]):
                 stack.append(fiber.value)
             fiber.value = PENDING
             while True:
@@ -200,7 +204,12 @@ class Machine:
                     count = ins[1]
                     args = stack[len(stack) - count :]
                     del stack[len(stack) - count :]
-                    value = self.invoke(fiber, stack.pop(), args)
+                    f = stack.pop()
+                    try:
+                        value = self.invoke(fiber, f, args)
+                    except Unrealized:
+                        stack += [f, *args]
+                        raise
                     if value is PENDING:
                         break
                     stack.append(value)
@@ -234,6 +243,12 @@ class Machine:
     def invoke(self, fiber: Fiber, f: Any, args: list[Any]) -> Any:
         """Calls `f`: gives its value, or PENDING when a frame was pushed or the fiber waits."""
         if type(f) is Closure:
+            arity = f.code.arity(len(args))
+            if arity is not None and arity.leaf is not None:
+                try:
+                    return arity.leaf(locals_of(f, arity, args, self._version(fiber, f)))
+                except Exception:  # noqa: BLE001, S110  it runs again below in a frame, so that the error has its place in the stack
+                    pass
             self._push_frame(fiber, f, args)
             return PENDING
         if type(f) is Primitive:
@@ -249,31 +264,37 @@ class Machine:
         if isinstance(f, ForeignStub):
             return self.call_foreign(fiber, f, args)
         if isinstance(f, MultiFn):
-            helper = self.definitions.lookup("core", "call-multi", self.state.pin)
-            assert helper is not None
-            return self.invoke(fiber, helper.value, [f, seq_of(args)])
+            return self.call_library(fiber, "call-multi", [f, seq_of(args)])
         if isinstance(f, Var):
             binding = self.definitions.lookup(f.ns, f.name, self.state.pin)
             if binding is not None:
                 return self.invoke(fiber, binding.value, args)
         raise LispError(f"{pr_str(f)} cannot be called: it is not a function", type="type")
 
+    def call_library(self, fiber: Fiber, name: str, args: list[Any]) -> Any:
+        """Calls a function of the prelude by its name in `core`."""
+        helper = self.definitions.lookup("core", name, self.state.pin)
+        assert helper is not None
+        return self.invoke(fiber, helper.value, args)
+
     def _push_frame(self, fiber: Fiber, f: Closure, args: list[Any]) -> None:
-        code = f.code
-        arity: Arity | None = code.arities.get(len(args))
+        arity = f.code.arity(len(args))
         if arity is None:
-            arity = code.variadic
-            if arity is None or len(args) < arity.params:
-                raise LispError(f"{code.name or 'this function'} takes {code.arity_text()} arguments, but was given {len(args)}", type="arity")
-        frames = fiber.frames
-        if len(frames) >= MAX_FRAMES:
+            raise arity_error(f, len(args))
+        if len(fiber.frames) >= MAX_FRAMES:
             raise LispError(f"calls nest deeper than {MAX_FRAMES}: use loop and recur, or reduce", type="stack-overflow")
-        version = f.version if f.version is not None else frames[-1].locals[0] if frames else self.state.pin
-        L = [version, f, *args]
-        if arity.variadic:
-            L[2 + arity.params :] = [seq_of(args[arity.params :]) if len(args) > arity.params else None]
-        L.extend([None] * (arity.size - len(L)))
-        frames.append(Frame(arity, L))
+        fiber.frames.append(Frame(arity, locals_of(f, arity, args, self._version(fiber, f))))
+
+    def _version(self, fiber: Fiber, f: Closure) -> int:
+        """The definitions version that a call of `f` sees: its own, or its caller's."""
+        if f.version is not None:
+            return f.version
+        return fiber.frames[-1].locals[0] if fiber.frames else self.state.pin
+
+    def _realize(self, fiber: Fiber, needed: Unrealized) -> None:
+        """Computes elements that a primitive asked for; then the same instruction runs again."""
+        fiber.frames[-1].pc -= 1
+        self.call_library(fiber, "realize*", [needed.source, needed.count])
 
     def request(
         self, fiber: Fiber, op: str, target: str, args: list[Any], *, options: Map = EMPTY_MAP, instant: bool = False, supply: bool = False

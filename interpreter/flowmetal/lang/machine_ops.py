@@ -11,12 +11,13 @@ from typing import Any
 from flowmetal.errors import LispError
 from flowmetal.lang.frames import CANCEL_ASKED, Fiber
 from flowmetal.lang.functions import (
-    OPEN, Atom, Callback, FlowHandle, FlowProgram, ForeignStub, MachineOp, MultiFn, Promise, is_function,
+    OPEN, Atom, Callback, Closure, Delay, FlowHandle, FlowProgram, ForeignStub, MachineOp, MultiFn, Promise, is_function, leaf_function,
 )  # fmt: skip
 from flowmetal.lang.machine import Machine, Thrown
 from flowmetal.lang.persistent import EMPTY_MAP, List, Map, Set, Vector, list_of
+import flowmetal.lang.primitives  # noqa: F401  fills the tables
 from flowmetal.lang.primitives.leaf_calls import is_leaf
-from flowmetal.lang.primitives.registry import primitive
+from flowmetal.lang.primitives.registry import LOOPS, primitive
 from flowmetal.lang.printer import display_str, pr_str
 from flowmetal.lang.requests import Mark
 from flowmetal.lang.values import Duration, ErrorValue, Instant, Keyword, Var, kw
@@ -37,6 +38,22 @@ def op(ns: str, name: str, low: int, high: int | None, arglists: str, doc: str, 
 
 
 # Calling
+
+
+def _loop(ns: str, name: str) -> None:
+    loop, at = LOOPS[ns, name]
+
+    def run(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
+        f = args[at]
+        if type(f) is Closure:
+            args[at] = leaf_function(f, fiber.frames[-1].locals[0])
+        return loop.fn(*args)
+
+    OPS[ns, name] = MachineOp(ns, name, run, loop.low, loop.high, loop.arglists, loop.doc)
+
+
+for _key in LOOPS:
+    _loop(*_key)
 
 
 @op("core", "apply", 1, None, "([f & args] )", "Calls f with args, the last of which is a collection that is spread.", "(apply + 1 [2 3]) ;=> 6")
@@ -83,6 +100,39 @@ def _compare_and_set(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     return False
 
 
+# Delays
+
+
+@primitive("core", "delay*", "([f])", "A delay of what a function gives.")
+def _make_delay(f: Any) -> Delay:
+    return Delay(f)
+
+
+@primitive("core", "delay?", "([x])", "Whether x was made by delay.", "(delay? (delay 1)) ;=> true")
+def _is_delay(x: Any) -> bool:
+    return isinstance(x, Delay)
+
+
+@primitive("core", "delay-function*", "([d])", "The function that a delay calls.")
+def _delay_function(d: Any) -> Any:
+    return d.function
+
+
+@primitive("core", "set-delay*", "([d value])", "Gives a delay its value.")
+def _set_delay(d: Any, value: Any) -> Any:
+    d.function, d.value = None, value
+    return value
+
+
+@primitive("core", "realized?", "([x])", "Whether a delay was computed, or a promise is settled, as far as this flow knows.", "(realized? (delay 1)) ;=> false")
+def _realized(x: Any) -> bool:
+    if isinstance(x, Delay):
+        return x.function is None
+    if isinstance(x, Promise):
+        return x.status != OPEN
+    raise LispError(f"realized? needs a delay or a promise, but found {pr_str(x)}", type="type")
+
+
 # Waiting
 
 
@@ -91,6 +141,8 @@ def _deref(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     x = args[0]
     if isinstance(x, Atom):
         return x.value
+    if isinstance(x, Delay):
+        return x.value if x.function is None else m.call_library(fiber, "compute-delay*", [x])
     if isinstance(x, Var):
         binding = m.definitions.lookup(x.ns, x.name, m.state.pin)
         return binding.value if binding else None
@@ -441,8 +493,11 @@ def _destructured_map(x: Any) -> Any:
     return x
 
 
-@primitive("core", "leaf?", "([f])", "Whether f is a function that cannot suspend: of the library, or a keyword, map, set or vector.")
-def _leaf(f: Any) -> Any:
+@primitive("core", "leaf?", "([f n])", "Whether f with n arguments cannot suspend: a library function, keyword, map, set, vector, or a function of such calls only.")
+def _leaf(f: Any, n: Any) -> Any:
+    if type(f) is Closure:
+        arity = f.code.arity(n)
+        return arity is not None and arity.leaf is not None
     return is_leaf(f)
 
 

@@ -6,6 +6,7 @@ What stands here cannot suspend, so a whole loop over it may run as one transiti
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 from flowmetal.errors import LispError
@@ -20,7 +21,12 @@ def is_leaf(f: Any) -> bool:
 
 
 def leaf_callable(f: Any) -> Callable[..., Any]:
-    """A Python callable that applies the leaf `f`; raises LispError (`:type`) for anything else."""
+    """A Python callable that applies the leaf `f`; raises LispError (`:type`) for anything else.
+
+    In the loops of the prelude (`registry.leaf_loop`), `f` may be a Python function already.
+    """
+    if type(f) is FunctionType:
+        return f
     if type(f) is Primitive:
         return lambda *args: call_primitive(f, args)
     invoke = _INVOKE.get(type(f))

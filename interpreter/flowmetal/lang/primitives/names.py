@@ -14,9 +14,11 @@ from flowmetal.errors import LispError
 from flowmetal.lang.maps import Map
 from flowmetal.lang.primitives.checks import bad, shown, text, wrong
 from flowmetal.lang.primitives.registry import primitive
+from flowmetal.lang.printer import pr_str
 from flowmetal.lang.values import ErrorValue, Keyword, Symbol, Var, kw
 from flowmetal.lang.values import keyword as keyword_of
 from flowmetal.lang.values import sym as symbol_of
+from flowmetal.lang.vectors import Vector
 
 
 @primitive("core", "keyword", "([name] [ns name])", "A keyword of a string, symbol or keyword; nil of anything else.", '(keyword "a") ;=> :a')
@@ -147,6 +149,13 @@ def assert_(ok: Any, message: Any) -> None:
     """`assert*`."""
     if ok is None or ok is False:
         raise LispError(f"assertion failed: {message}", type="value")
+
+
+@primitive("core", "assert-binding*", "([who bindings])", "The error of a macro that takes one name and one value.")
+def assert_binding(who: Any, bindings: Any) -> None:
+    """`assert-binding*`."""
+    if not isinstance(bindings, Vector) or len(bindings) != 2:
+        raise LispError(f"{who} needs a vector of one name and its value, but found {pr_str(bindings)}", type="compile/syntax")
 
 
 # UUIDs

@@ -19,7 +19,7 @@ from flowmetal.lang.lists import Cons, List
 from flowmetal.lang.maps import Map, Set
 from flowmetal.lang.primitives.checks import NUMBERS, number, shown
 from flowmetal.lang.primitives.reducibles import Reducible
-from flowmetal.lang.primitives.registry import primitive
+from flowmetal.lang.primitives.registry import leaf_loop, primitive
 from flowmetal.lang.primitives.sequences import binary, items_of, sequence
 from flowmetal.lang.values import Duration, ErrorValue, Instant, Keyword, Regex, Symbol, Var, kw
 from flowmetal.lang.vectors import Vector
@@ -153,7 +153,7 @@ def is_before(x: Any) -> bool:
     return bool(x < 0) if type(x) in NUMBERS else truthy(x)
 
 
-@primitive("core", "sort*", "([f coll])", "sort with a leaf as the comparator.")
+@leaf_loop("sort*", "([f coll])", "sort with a leaf as the comparator.")
 def sort(f: Any, coll: Any) -> Any:
     """`sort*`."""
     return sequence(_sorted(f, list(items_of("sort", coll)), lambda x: x))
@@ -173,7 +173,7 @@ def _sorted(f: Any, items: list[Any], key: Callable[[Any], Any]) -> list[Any]:
     return sorted(items, key=lambda x: by(key(x)))
 
 
-@primitive("core", "sort-by*", "([f keys coll])", "Elements in the order of the keys beside them; f is a leaf comparator.")
+@leaf_loop("sort-by*", "([f keys coll])", "Elements in the order of the keys beside them; f is a leaf comparator.")
 def sort_by(f: Any, keys: Any, coll: Any) -> Any:
     """`sort-by*`."""
     pairs = list(zip(keys, items_of("sort-by", coll), strict=True))

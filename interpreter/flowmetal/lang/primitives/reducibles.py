@@ -110,6 +110,10 @@ END: Final = type("End", (), {"__repr__": lambda self: "END"})()
 """Stands in `seen` behind the last element of a sequence that has an end after all."""
 
 
+AGAIN: Final = type("Again", (), {"__repr__": lambda self: "AGAIN"})()
+"""What `core/realize*` gives the machine: nobody's value; the instruction that needed elements runs again."""
+
+
 class Unrealized(Exception):
     """A primitive needs the first `count` elements of `source`, which only the program can compute."""
 
@@ -177,12 +181,18 @@ def reducible_arg(r: Any, i: Any) -> Any:
     return r.args[i]
 
 
-@primitive("core", "seen*", "([r n elements])", "Remembers the first n elements of a reducible; fewer mean that it has an end.")
-def remember(r: Any, n: Any, elements: Any) -> Any:
+@primitive("core", "seen*", "([r])", "The elements of a reducible that were computed before, as a vector.")
+def seen(r: Any) -> Vector:
     """`seen*`."""
+    return Vector.of(x for x in r.seen if x is not END)
+
+
+@primitive("core", "remember*", "([r n elements])", "Remembers the first n elements of a reducible; fewer mean that it has an end.")
+def remember(r: Any, n: Any, elements: Any) -> Any:
+    """`remember*`."""
     found = tuple(elements)
     r.seen = found if len(found) >= n else (*found, END)
-    return r
+    return AGAIN
 
 
 @primitive("core", "repeat", "([x] [n x])", "x n times; without n, a sequence without an end.", "(repeat 3 :a) ;=> (:a :a :a)")

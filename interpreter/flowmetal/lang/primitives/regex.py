@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from types import FunctionType
 from typing import Any, Final
 
 from flowmetal.errors import LispError
-from flowmetal.lang.maps import Map
 from flowmetal.lang.primitives.checks import text, wrong
 from flowmetal.lang.primitives.leaf_calls import is_leaf, leaf_callable
-from flowmetal.lang.primitives.registry import primitive
+from flowmetal.lang.primitives.registry import leaf_loop, primitive
 from flowmetal.lang.primitives.sequences import sequence
 from flowmetal.lang.primitives.strings import as_text
 from flowmetal.lang.printer import display_str
@@ -115,7 +115,7 @@ def expand_template(template: str, m: Any) -> str:
 def _replacer(replacement: Any) -> Callable[[Any], str]:
     if type(replacement) is str:
         return lambda m: expand_template(replacement, m)
-    if isinstance(replacement, Map) or is_leaf(replacement):
+    if type(replacement) is FunctionType or is_leaf(replacement):
         call = leaf_callable(replacement)
         return lambda m: _text(call(_groups(m)))
     raise wrong("str/replace with a regex", "a string or a function as the replacement", replacement)
@@ -150,8 +150,8 @@ def _replace(name: str, once: bool) -> Callable[[Any, Any, Any], str]:
     return run
 
 
-replace = primitive("str", "replace*", "([s match replacement])", "str/replace with a string, map or leaf.")(_replace("replace", False))
-replace_first = primitive("str", "replace-first*", "([s match replacement])", "str/replace-first with a string, map or leaf.")(_replace("replace-first", True))
+replace = leaf_loop("replace*", "([s match replacement])", "str/replace with a string, map or leaf.", ns="str", at=2)(_replace("replace", False))
+replace_first = leaf_loop("replace-first*", "([s match replacement])", "str/replace-first with a string, map or leaf.", ns="str", at=2)(_replace("replace-first", True))
 
 
 @primitive("str", "splice*", "([s matches replacements])", "The string with matches (of re-groups*) replaced.")

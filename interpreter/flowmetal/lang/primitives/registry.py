@@ -57,6 +57,20 @@ def primitive(ns: str, name: str, arglists: str, doc: str, example: str = "") ->
     return register
 
 
+LOOPS: dict[tuple[str, str], tuple[Primitive, int]] = {}
+"""Loops over a function that is a leaf, and which argument that is: the machine gives it as a Python function."""
+
+
+def leaf_loop(name: str, arglists: str, doc: str, *, ns: str = "core", at: int = 0) -> Callable[[Leaf], Leaf]:
+    """Registers a loop over the leaf at argument `at`; gives the function back unchanged."""
+
+    def register(fn: Leaf) -> Leaf:
+        LOOPS[ns, name] = (Primitive(ns, name, fn, arglists, doc, ""), at)
+        return fn
+
+    return register
+
+
 def _arities(fn: Leaf) -> tuple[int, int | None]:
     low, high = 0, 0
     for p in inspect.signature(fn).parameters.values():

@@ -21,7 +21,7 @@ from flowmetal.lang.primitives.checks import count_of, integer, shown, wrong
 from flowmetal.lang.primitives.leaf_calls import leaf_callable
 from flowmetal.lang.primitives.numbers import BINARY
 from flowmetal.lang.primitives.reducibles import PLAIN, Reduced, Reducible, endless, prefix_of
-from flowmetal.lang.primitives.registry import Primitive, primitive
+from flowmetal.lang.primitives.registry import Primitive, leaf_loop, primitive
 from flowmetal.lang.structure import key_of
 from flowmetal.lang.vectors import Vector
 
@@ -398,27 +398,27 @@ def dorun(*args: Any) -> None:
 # The leaf halves of functions that take functions
 
 
-@primitive("core", "map*", "([f coll])", "map with a leaf, as a vector.")
+@leaf_loop("map*", "([f coll])", "map with a leaf, as a vector.")
 def map_(f: Any, coll: Any) -> Vector:
     """`map*`."""
     return Vector.of(map(leaf_callable(f), iterate_over("map", coll)))
 
 
-@primitive("core", "map-rows*", "([f rows])", "A leaf applied to each row of arguments, as a vector.")
+@leaf_loop("map-rows*", "([f rows])", "A leaf applied to each row of arguments, as a vector.")
 def map_rows(f: Any, rows: Any) -> Vector:
     """`map-rows*`."""
     call = leaf_callable(f)
     return Vector.of(call(*row) for row in rows)
 
 
-@primitive("core", "filter*", "([f coll wanted])", "The elements of which the truth of a leaf is as wanted, as a vector.")
+@leaf_loop("filter*", "([f coll wanted])", "The elements of which the truth of a leaf is as wanted, as a vector.")
 def filter_(f: Any, coll: Any, wanted: Any) -> Vector:
     """`filter*`."""
     call = leaf_callable(f)
     return Vector.of(x for x in iterate_over("filter", coll) if truthy(call(x)) is wanted)
 
 
-@primitive("core", "find-index*", "([f coll])", "The index of the first element of which a leaf is true; nil when there is none.")
+@leaf_loop("find-index*", "([f coll])", "The index of the first element of which a leaf is true; nil when there is none.")
 def find_index(f: Any, coll: Any) -> Any:
     """`find-index*`."""
     call = leaf_callable(f)
@@ -432,7 +432,7 @@ def binary(f: Any) -> Callable[[Any, Any], Any]:
     return f.fn if type(f) is Primitive and f.low <= 2 and (f.high is None or f.high >= 2) else leaf_callable(f)
 
 
-@primitive("core", "reduce*", "([f init coll])", "reduce with a leaf.")
+@leaf_loop("reduce*", "([f init coll])", "reduce with a leaf.")
 def reduce_(f: Any, init: Any, coll: Any) -> Any:
     """`reduce*`."""
     call = binary(f)

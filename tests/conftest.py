@@ -1,0 +1,53 @@
+"""What every test shares: a home of its own, how long generated tests look, and what a missing tool means.
+
+Under `FLOWMETAL_REQUIRE_ALL=1` a test that is skipped because something is not installed has failed. Tests marked
+`long` run only with `FLOWMETAL_LONG=1`, and generated tests then look for longer, elsewhere each time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+REQUIRE_ALL = os.environ.get("FLOWMETAL_REQUIRE_ALL") == "1"
+LONG = os.environ.get("FLOWMETAL_LONG") == "1"
+ALLOWED = ("root may read everything", "FLOWMETAL_LONG", "needs Linux")
+"""Reasons to skip that have nothing to do with what is installed."""
+
+settings.register_profile("suite", deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("long", deadline=None, max_examples=1_000, suppress_health_check=list(HealthCheck))
+settings.load_profile("long" if LONG else "suite")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """`FLOWMETAL_HOME` is a folder of this run; the user's other settings do not count."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [n for n in os.environ if n.startswith("FLOWMETAL_") and n not in ("FLOWMETAL_REQUIRE_ALL", "FLOWMETAL_LONG")]:
+            patch.delenv(name)
+        patch.setenv("FLOWMETAL_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what takes long, unless it is asked for."""
+    left_out = [] if LONG else [item for item in items if item.get_closest_marker("long")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Makes a skip for want of something a failure, where everything is required."""
+    report = yield
+    if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not any(allowed in reason for allowed in ALLOWED):
+            report.outcome = "failed"
+            report.longrepr = f"skipped, and FLOWMETAL_REQUIRE_ALL=1 requires it: {reason}"
+    return report

@@ -12,7 +12,7 @@ from typing import Literal
 
 Kind = Literal["lisp", "again", "sql", "python", "magic", "ipython", "quit"]
 
-LINE_MAGICS = frozenset({"flows", "flow", "store", "help"})
+LINE_MAGICS = frozenset({"flows", "flow", "store", "clock", "shim", "replay", "help"})
 """The line magics that are the notebook's own; every other one is IPython's."""
 
 _BINDING = re.compile(r"^\s*(?P<name>[^\s;()\[\]{}\"]+)\s*<<(?P<rest>.*)$", re.DOTALL)

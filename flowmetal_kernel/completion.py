@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 from flowmetal.client.client import Client
-
 from flowmetal_kernel.cells import LINE_MAGICS
 from flowmetal_kernel.scanner import token_before
 

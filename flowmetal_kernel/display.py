@@ -12,7 +12,6 @@ from html import escape
 from typing import Any
 
 from flowmetal.errors import FlowmetalError
-
 from flowmetal_kernel.pretty import pretty
 
 Bundle = dict[str, Any]
@@ -75,15 +74,10 @@ def _coloured(line: str) -> str:
 def _html_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], texts: Sequence[Sequence[str]], more: int) -> str:
     right = [_is_numeric(rows, i) for i in range(len(columns))]
     align = ["right" if r else "left" for r in right]
-    head = "".join(
-        f'<th style="text-align:{a}">{escape(name)}</th>' for name, a in zip(columns, align, strict=True)
-    )
+    head = "".join(f'<th style="text-align:{a}">{escape(name)}</th>' for name, a in zip(columns, align, strict=True))
     body = "".join(
         "<tr>"
-        + "".join(
-            f'<td style="text-align:{a};white-space:pre-wrap;vertical-align:top">{escape(text)}</td>'
-            for text, a in zip(row, align, strict=True)
-        )
+        + "".join(f'<td style="text-align:{a};white-space:pre-wrap;vertical-align:top">{escape(text)}</td>' for text, a in zip(row, align, strict=True))
         + "</tr>"
         for row in texts
     )

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowmetal.client.client import Client
-
 from flowmetal_kernel.scanner import symbol_at
 
 NOTHING: dict[str, Any] = {"status": "ok", "found": False, "data": {}, "metadata": {}}

@@ -42,9 +42,7 @@ def install(*, user: bool = False, prefix: str | None = None) -> Path:
         (target / "kernel.json").write_text(json.dumps({"argv": argv, **SPEC}, indent=2) + "\n", encoding="utf-8")
         _copy_logos(target)
     except OSError as error:
-        raise FlowmetalError(
-            f"cannot write the kernel spec to {target}: {error.strerror}", hint="try --user, or --prefix with a folder of yours"
-        ) from error
+        raise FlowmetalError(f"cannot write the kernel spec to {target}: {error.strerror}", hint="try --user, or --prefix with a folder of yours") from error
     return target
 
 

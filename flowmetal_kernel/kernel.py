@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import inspect as inspection_of
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
+from pathlib import PurePath
 from typing import Any, ClassVar
+
+from ipykernel.ipkernel import IPythonKernel
 
 from flowmetal.client import store_url
 from flowmetal.errors import FlowmetalError
-from ipykernel.ipkernel import IPythonKernel
-
 from flowmetal_kernel import completion, display, inspection, magics
 from flowmetal_kernel.cells import Part, is_python, parse_cell
 from flowmetal_kernel.literals import NotData, lisp_literal
@@ -28,10 +30,17 @@ from flowmetal_kernel.session import Session
 from flowmetal_kernel.views import Views
 
 VERSION = "0.1.0"
-CONCURRENT = frozenset(
-    f"{name}_request" for name in ("complete", "inspect", "is_complete", "history", "kernel_info", "comm_info")
-) | {"comm_open", "comm_msg", "comm_close"}
+CONCURRENT = frozenset(f"{name}_request" for name in ("complete", "inspect", "is_complete", "history", "kernel_info", "comm_info")) | {
+    "comm_open",
+    "comm_msg",
+    "comm_close",
+}
 """What is answered while a cell waits."""
+INTERRUPTED = {
+    "ename": "Interrupted",
+    "evalue": "the flows that this cell started go on",
+    "traceback": ["\x1b[31mInterrupted\x1b[0m: the flows that this cell started go on"],
+}
 REVIVE_TIMEOUT = 5.0
 RESTART_TIMEOUT = 3.0
 
@@ -86,7 +95,7 @@ class FlowmetalKernel(IPythonKernel):  # type: ignore[misc]
         self._main_loop.call_soon(self._begin)
 
     def _begin(self) -> None:
-        self.session_state = Session()
+        self.session_state = Session(PurePath(os.environ.get("JPY_SESSION_NAME", "")).stem)
         self._views = Views(self.session_state.client, self._publish)
         self._reviving = asyncio.ensure_future(self._revive())
 
@@ -155,7 +164,7 @@ class FlowmetalKernel(IPythonKernel):  # type: ignore[misc]
 
     async def _lisp(self, part: Part, number: int, silent: bool) -> None:
         """Runs Lisp as a cell flow and shows its output and its value."""
-        cell = await self.flows.begin(part.text, f"In[{number}]", again=part.kind == "again")
+        cell = await self.flows.begin(part.text, self.flows.place(number), again=part.kind == "again")
         if cell.attached and not silent:
             self._stream("attached to this cell, which still runs (%%again starts it anew)\n", "stderr")
         result = await self.flows.wait(cell, (lambda _text: None) if silent else self._stream)
@@ -176,15 +185,17 @@ class FlowmetalKernel(IPythonKernel):  # type: ignore[misc]
                 await self._define(part.name, rows, number, silent)
                 return
         elif part.name == "flow":
-            if not part.text:
-                raise FlowmetalError("%flow needs a flow's id", type="value", hint="%flows lists them")
-            await self.views.show(part.text.strip("\"'"))
+            await self.views.show(await magics.find_flow(self.flows, part.text))
+            return
+        elif part.name == "replay":
+            flow, _, step = part.text.partition(" ")
+            at = magics.step_of(step.strip())
+            await self.views.replay(await magics.find_flow(self.flows, flow), at)
             return
         elif part.name == "help":
             bundle = magics.help_()
         else:
-            answer = magics.flows if part.name == "flows" else magics.store
-            bundle = await answer(await self.flows.client(), part.text)
+            bundle = await magics.LINES[str(part.name)](await self.flows.client(), part.text)
         if not silent:
             self._publish("display_data", {"data": bundle, "metadata": {}, "transient": {}})
 
@@ -223,9 +234,7 @@ class FlowmetalKernel(IPythonKernel):  # type: ignore[misc]
             try:
                 await task
             except asyncio.CancelledError:
-                content = {"ename": "Interrupted", "evalue": "the flows that this cell started go on"}
-                content["traceback"] = [f"\x1b[31mInterrupted\x1b[0m: {content['evalue']}"]
-                raise CellError(content) from None
+                raise CellError(INTERRUPTED) from None
             except FlowmetalError as problem:
                 raise CellError(display.error(problem)) from None
             except CellError:
@@ -262,9 +271,7 @@ class FlowmetalKernel(IPythonKernel):  # type: ignore[misc]
             self.log.info("no completion: %s", problem)
             return completion.reply([], cursor, cursor)
 
-    async def do_inspect(
-        self, code: str, cursor_pos: int | None, detail_level: int = 0, omit_sections: Any = ()
-    ) -> Reply:
+    async def do_inspect(self, code: str, cursor_pos: int | None, detail_level: int = 0, omit_sections: Any = ()) -> Reply:
         """Documentation for the name under the cursor."""
         cursor = len(code) if cursor_pos is None else cursor_pos
         if is_python(code):

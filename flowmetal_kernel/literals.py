@@ -34,9 +34,7 @@ def lisp_literal(value: Any, path: str = "the value", depth: int = 0) -> str:
     if isinstance(value, str):
         return '"' + "".join(_ESCAPES.get(c, c) for c in value) + '"'
     if isinstance(value, Mapping):
-        pairs = (
-            f"{_key(k, path, depth)} {lisp_literal(v, f'{path}[{k!r}]', depth + 1)}" for k, v in value.items()
-        )
+        pairs = (f"{_key(k, path, depth)} {lisp_literal(v, f'{path}[{k!r}]', depth + 1)}" for k, v in value.items())
         return "{" + ", ".join(pairs) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + " ".join(lisp_literal(v, f"{path}[{i}]", depth + 1) for i, v in enumerate(value)) + "]"

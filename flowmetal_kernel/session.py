@@ -7,7 +7,6 @@ flow; an interrupt lets go of the cell at once, and its flow's cancel follows a 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,8 +40,10 @@ class RunningCell:
 class Session:
     """One notebook's conversation with an engine."""
 
-    def __init__(self) -> None:
+    def __init__(self, notebook: str = "") -> None:
         self.ns = "user"
+        self.notebook = notebook
+        """The notebook's name, where Jupyter tells it: only then can a new kernel know the cells of the one before."""
         self._client: Client | None = None
         self._connecting = asyncio.Lock()
         self._running: dict[tuple[str, str], RunningCell] = {}
@@ -54,9 +55,12 @@ class Session:
         """The engine of the notebook's store; the first call finds its host, or starts one."""
         async with self._connecting:
             if self._client is None:
-                found: Any = discovery.connect(None, host_here=False)
-                self._client = await found if inspect.isawaitable(found) else found
+                self._client = await discovery.connect(None, by="notebook")
             return self._client
+
+    def place(self, number: int) -> str:
+        """What stands in errors for a cell: the notebook, if it is known, and the cell's number."""
+        return f"{self.notebook} In[{number}]".lstrip()
 
     async def begin(self, source: str, file: str, *, again: bool = False) -> RunningCell:
         """Starts a cell, or attaches to the same one where it still runs."""
@@ -121,7 +125,7 @@ class Session:
     async def _orphan(self, client: Client, key: tuple[str, str]) -> RunningCell | None:
         """A cell that outlived the kernel which ran it; asked for once, when a kernel begins."""
         if self._orphans is None:
-            self._orphans = await _open_cells(client)
+            self._orphans = await _open_cells(client, self.notebook) if self.notebook else {}
         flow_id = self._orphans.pop(key, None)
         if flow_id is None:
             return None
@@ -181,10 +185,14 @@ async def _follow(client: Client, flow_id: str, shown: _Shown) -> None:
         shown.take(row)
 
 
-async def _open_cells(client: Client) -> dict[tuple[str, str], str]:
+async def _open_cells(client: Client, notebook: str) -> dict[tuple[str, str], str]:
+    """The cells of a notebook that still run towards their result."""
     found = await client.sql(
         "SELECT f.flow_id, e.data->>'ns', e.data->>'source' FROM flows f JOIN events e USING (flow_id) "
-        "WHERE f.kind = 'cell' AND f.status IN ('running', 'waiting', 'paused') AND e.kind = 'flow-started' ORDER BY e.pos"
+        "WHERE f.kind = 'cell' AND f.status IN ('running', 'waiting', 'paused') AND e.kind = 'flow-started' "
+        "AND starts_with(e.data->>'file', ?) "
+        "AND NOT EXISTS (SELECT 1 FROM events r WHERE r.flow_id = f.flow_id AND r.kind = 'cell-result') ORDER BY e.pos",
+        [f"{notebook} In["],
     )
     return {(str(ns or "user"), str(source or "").strip()): str(flow_id) for flow_id, ns, source in found.fetchall()}
 

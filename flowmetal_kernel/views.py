@@ -1,7 +1,8 @@
 """The live histories of a notebook: which flows are shown, who looks at them, and what their buttons do.
 
 In: a flow's id, and the rows of its log as they are committed. Out: a widget, and the static picture under the same display
-id. The one rule: what is saved must not need a kernel, so an ended flow's output is its picture alone, for good.
+id. The one rule: what is saved must not need a kernel, so an ended flow's output is its picture; our own extension of
+JupyterLab puts the live view in the picture's place for as long as there is a kernel that has one.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from uuid import uuid4
 
 from flowmetal.client.client import Client
 from flowmetal.errors import FlowmetalError
-
-from flowmetal_kernel.widgets import picture
-from flowmetal_kernel.widgets.history import new_view
-from flowmetal_kernel.widgets.timeline import timeline
+from flowmetal_kernel.widgets import picture, stack
+from flowmetal_kernel.widgets.history import model_id, new_view
+from flowmetal_kernel.widgets.timeline import past, timeline
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+HISTORY = "application/vnd.flowmetal.history+json"
+"""Names the live view of an output that is otherwise a picture; only our extension of JupyterLab knows it."""
 REFRESH = 0.12
 """Seconds between two updates of a widget."""
 PICTURE = 1.5
@@ -38,12 +40,12 @@ log = logging.getLogger("flowmetal.kernel")
 
 @dataclass(slots=True, eq=False)
 class View:
-    """One flow as it is shown: its rows so far, the widget, the outputs that hold its picture."""
+    """One flow as it is shown: its rows so far, its widgets by the step at which they open, the outputs with its picture."""
 
     flow_id: str
     events: list[dict[str, Any]] = field(default_factory=list)
     model: dict[str, Any] = field(default_factory=dict)
-    widget: Any = None
+    widgets: dict[int | None, Any] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     pictured: str = ""
     following: asyncio.Task[None] | None = None
@@ -62,21 +64,38 @@ class Views:
 
     async def show(self, flow_id: str, printed: str = "") -> None:
         """Displays the history of a flow; it stays live until the flow ends."""
-        client = await self._connect()
-        view = await self._fetch(client, flow_id)
+        view = await self._fetch(await self._connect(), flow_id)
         text = printed or f"#flow[{view.model['name']} {view.flow_id}]"
         output = uuid4().hex
-        bundle = self._bundle(view, text)
-        self._publish("display_data", {"data": bundle, "metadata": {}, "transient": {"display_id": output}})
+        self._display(self._bundle(view, text), output)
         if not view.model["ended"]:
             view.outputs[output] = text
             view.pictured = str(view.model["status"])
             self._follow(view)
 
-    async def revive(self) -> None:
-        """Makes the views of open flows again, so that a notebook opened with a new kernel finds its widgets."""
+    async def replay(self, flow_id: str, step: int | None = None) -> None:
+        """Displays a flow's history as it was at a step (its first one unless said), to be scrubbed from there."""
         client = await self._connect()
-        for status in OPEN:
+        view = await self._fetch(client, flow_id)
+        if step is None:
+            step = next((row["step"] for row in view.model["rows"] if not row["mark"]), None)
+        if step is None:
+            raise FlowmetalError(f"flow {view.flow_id} has no steps to look at", type="value", hint=f"%flow {view.model['short']} shows what it has")
+        state = past(await client.state(view.flow_id, step))
+        widget = self._widget(view, step)
+        widget.send({"state": state})
+        bundle = {
+            HISTORY: {"model_id": widget.model_id, "flow_id": view.flow_id},
+            "text/html": picture.html(view.model) + stack.html(state),
+            "text/plain": f"#flow[{view.model['name']} {view.flow_id}] {stack.text(state)}",
+        }
+        self._display(bundle, uuid4().hex)
+        self._follow(view)
+
+    async def revive(self) -> None:
+        """Makes the views of open and of the newest flows again, so that a notebook opened with a new kernel finds its widgets."""
+        client = await self._connect()
+        for status in (*OPEN, None):
             for row in (await client.flows(status=status, limit=REVIVED))["items"]:
                 if row.get("kind") == "flow" and row["flow_id"] not in self._views:
                     view = self._views[row["flow_id"]] = View(row["flow_id"], model=timeline(row, []))
@@ -100,39 +119,52 @@ class Views:
         for event in await client.events(view.flow_id, after):
             _append(view, event)
 
-    def _widget(self, view: View) -> Any:
-        if view.widget is None:
-            view.widget = new_view(view.flow_id, view.model, lambda action, message: self._clicked(view, action, message))
-        return view.widget
+    def _widget(self, view: View, at: int | None = None) -> Any:
+        if at not in view.widgets:
+            view.widgets[at] = new_view(view.flow_id, view.model, lambda *asked: self._asked(view, *asked), at)
+        return view.widgets[at]
+
+    def _display(self, bundle: dict[str, Any], output: str) -> None:
+        self._publish("display_data", {"data": bundle, "metadata": {}, "transient": {"display_id": output}})
 
     def _bundle(self, view: View, text: str) -> dict[str, Any]:
         ended = bool(view.model["ended"])
-        bundle: dict[str, Any] = {"text/html": picture.html(view.model, table=ended), "text/plain": text}
-        if not ended:
-            widget = self._widget(view)
-            bundle[WIDGET] = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
-        return bundle
+        widget = self._widget(view)
+        live: dict[str, Any] = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+        if ended:
+            live = {"model_id": model_id(view.flow_id), "flow_id": view.flow_id}
+        return {HISTORY if ended else WIDGET: live, "text/html": picture.html(view.model, table=ended), "text/plain": text}
 
-    def _clicked(self, view: View, action: str, message: Any) -> None:
-        """A button, or a page that began to look; may come on any thread."""
-        self._loop.call_soon_threadsafe(self._spawn, self._act(view, action, message))
+    def _asked(self, view: View, widget: Any, action: str, message: Any) -> None:
+        """A button, the slider, or a page that began to look; may come on any thread."""
+        self._loop.call_soon_threadsafe(self._spawn, self._act(view, widget, action, message))
 
     def _spawn(self, work: Any) -> None:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _act(self, view: View, action: str, message: Any) -> None:
+    async def _act(self, view: View, widget: Any, action: str, message: Any) -> None:
         try:
             client = await self._connect()
             if action == "watch":
-                self._follow(view)
+                await self._watch(client, view)
             elif action == "send":
                 await client.send(view.flow_id, _message(message))
+            elif action == "state":
+                widget.send({"state": past(await client.state(view.flow_id, int(message)))})
             elif action in ("pause", "resume", "cancel"):
                 await client.control(view.flow_id, action, reason="asked for in the notebook")
-        except FlowmetalError as problem:
-            view.widget.send({"notice": problem.render()})
+        except (FlowmetalError, TypeError, ValueError) as problem:
+            widget.send({"notice": problem.render() if isinstance(problem, FlowmetalError) else str(problem)})
+
+    async def _watch(self, client: Client, view: View) -> None:
+        """A page looks: an open flow is followed, an ended one is read once."""
+        if not view.model.get("ended"):
+            self._follow(view)
+        elif not view.events:
+            await self._fetch(client, view.flow_id)
+            self._show_model(view)
 
     def _follow(self, view: View) -> None:
         if (view.following is None or view.following.done()) and not view.model.get("ended"):
@@ -158,18 +190,22 @@ class Views:
                 reading.cancel()
         except FlowmetalError as problem:
             log.info("the view of %s stopped: %s", view.flow_id, problem)
-            self._widget(view).send({"notice": problem.render()})
+            for widget in view.widgets.values():
+                widget.send({"notice": problem.render()})
 
     async def _refresh(self, client: Client, view: View) -> None:
         row = await client.flow(view.flow_id)
         await self._catch_up(client, view)
         view.model = timeline(row, view.events)
-        if view.widget is not None:
-            view.widget.timeline = view.model
+        self._show_model(view)
         if view.model["ended"]:
             self._picture(view)
         elif view.model["status"] != view.pictured and view.picturing is None:
             view.picturing = self._loop.call_later(PICTURE, self._picture, view)
+
+    def _show_model(self, view: View) -> None:
+        for widget in view.widgets.values():
+            widget.timeline = view.model
 
     def _picture(self, view: View) -> None:
         """Brings the saved picture up to date; at the flow's end it replaces the widget."""

@@ -1,11 +1,11 @@
-// The live history of one flow. In: the trait `timeline`, the model that timeline.py makes. Out: {action, message?} for Python.
-// The one rule: what comes from outside becomes text nodes, never HTML.
+// The live history of one flow. In: the trait `timeline`, the model that timeline.py makes, and messages {notice} and {state}.
+// Out: {action, message?} for Python. The one rule: what comes from outside becomes text nodes, never HTML.
 
 const TICK = 500;
 const BUTTONS = [
   ["pause", "Pause", (t) => !t.ended && t.status !== "paused"],
   ["resume", "Resume", (t) => t.status === "paused"],
-  ["send", "Send…", (t) => !t.ended],
+  ["send", "Send event", (t) => !t.ended],
   ["cancel", "Cancel", (t) => !t.ended],
 ];
 
@@ -30,8 +30,9 @@ export function duration(ms) {
 
 function clock(ms) {
   const moment = new Date(ms);
+  const time = moment.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
   const today = new Date().toDateString() === moment.toDateString();
-  return today ? moment.toLocaleTimeString() : moment.toLocaleString();
+  return today ? time : `${moment.toLocaleDateString([], { day: "numeric", month: "short", year: "numeric" })} ${time}`;
 }
 
 class History {
@@ -40,24 +41,28 @@ class History {
     this.open = new Set();
     this.drawn = new Map();
     this.skew = 0;
+    this.until = Infinity;
     this.root = make("section", "fm-history");
-    this.head = make("header", "fm-head");
+    this.root.setAttribute("aria-label", "history of a flow");
+    this.head = this.makeHead();
     this.rows = make("div", "fm-rows");
     this.foot = make("footer", "fm-foot");
     this.notice = make("div", "fm-notice");
     this.notice.setAttribute("role", "status");
     this.sender = this.makeSender();
-    this.root.append(this.head, this.sender, this.notice, this.rows, this.foot);
-    this.makeHead();
+    this.past = new Scrubber(model.get("at") || null, (step) => this.markPast(step), (step) => this.act("state", step));
+    this.root.append(this.head, this.sender, this.notice, this.rows, this.foot, this.past.root);
     el.append(this.root);
   }
 
   makeHead() {
+    const head = make("header", "fm-head");
+    const title = make("div", "fm-title");
     this.name = make("strong", "fm-name");
     this.badge = make("span", "fm-badge");
     this.ident = make("code", "fm-id");
     this.args = make("code", "fm-args");
-    this.times = make("span", "fm-times");
+    this.times = make("div", "fm-times");
     this.buttons = BUTTONS.map(([action, label, shown]) => {
       const button = make("button", `fm-button fm-${action}`, label);
       button.type = "button";
@@ -66,14 +71,16 @@ class History {
     });
     const actions = make("span", "fm-actions");
     actions.append(...this.buttons.map(([button]) => button));
-    this.head.append(this.name, this.badge, this.ident, this.args, this.times, actions);
+    title.append(this.name, this.badge, this.ident, this.args, actions);
+    head.append(title, this.times);
+    return head;
   }
 
   makeSender() {
     const form = make("form", "fm-sender");
     form.hidden = true;
     const input = make("input", "fm-message");
-    input.placeholder = 'message as JSON: {"approved": true}';
+    input.placeholder = 'a message as JSON: {"approved": true}';
     input.setAttribute("aria-label", "message to the flow, as JSON");
     const button = make("button", "fm-button", "Send");
     form.append(input, button);
@@ -97,8 +104,9 @@ class History {
     this.model.send({ action, message });
   }
 
-  say(content) {
-    this.notice.textContent = content && content.notice ? String(content.notice) : "";
+  hear(content) {
+    if (content && content.state) this.past.receive(content.state);
+    if (content && content.notice !== undefined) this.notice.textContent = String(content.notice);
   }
 
   now() {
@@ -122,8 +130,8 @@ class History {
     for (const [button, shown] of this.buttons) button.hidden = !shown(t);
     if (t.ended) this.sender.hidden = true;
     this.drawRows(t);
-    this.drawFoot(t);
-    this.tick();
+    this.past.setSteps(t.rows);
+    this.markPast(this.past.at);
   }
 
   drawRows(t) {
@@ -131,11 +139,11 @@ class History {
     if (t.earlier) wanted.set("earlier", { mark: `… ${t.earlier} earlier rows`, text: "" });
     t.rows.forEach((row, i) => wanted.set(row.mark ? `m${t.earlier + i}` : `s${row.step}`, row));
     for (const [key, old] of this.drawn) {
-      if (!wanted.has(key)) {
-        old.node.remove();
-        this.drawn.delete(key);
-      }
+      if (wanted.has(key)) continue;
+      old.node.remove();
+      this.drawn.delete(key);
     }
+    const atEnd = this.rows.scrollTop + this.rows.clientHeight >= this.rows.scrollHeight - 4;
     let previous = null;
     for (const [key, row] of wanted) {
       const text = JSON.stringify(row);
@@ -150,29 +158,38 @@ class History {
       if (entry.node !== place) this.rows.insertBefore(entry.node, place);
       previous = entry.node;
     }
+    if (atEnd) this.rows.scrollTop = this.rows.scrollHeight;
   }
 
   makeMark(row) {
     const node = make("div", "fm-mark");
-    node.append(make("span", "fm-mark-kind", row.mark), document.createTextNode(" " + row.text));
+    node.append(make("span", "fm-mark-kind", row.mark), make("span", "fm-mark-text", row.text));
     return { node };
   }
 
   makeStep(row, key) {
     const node = make("div", "fm-step");
     node.dataset.status = row.status;
+    node.dataset.step = row.step;
     const line = make("div", "fm-line");
     line.tabIndex = 0;
     line.setAttribute("role", "button");
     const op = make("span", "fm-op");
-    op.append(make("b", "", row.op), document.createTextNode(` ${row.target} ${row.args}`));
+    op.append(make("b", "", row.op), document.createTextNode(` ${row.target_short} ${row.args}`.trimEnd()));
     const track = make("span", "fm-track");
     const bar = make("span", "fm-bar");
     track.append(bar);
     const took = make("span", "fm-took");
-    const result = make("span", "fm-result", row.end === null ? "" : row.result);
+    const pending = row.due ? `until ${clock(row.due)}` : row.pending;
+    const result = make("span", row.end === null ? "fm-result fm-pending" : "fm-result", row.end === null ? pending : row.result);
     line.append(make("span", "fm-number", row.step), op, track, took, result);
     const details = this.makeDetails(row);
+    this.makeFold(line, details, key);
+    node.append(line, details);
+    return { node, bar, took };
+  }
+
+  makeFold(line, details, key) {
     const show = () => {
       details.hidden = !this.open.has(key);
       line.setAttribute("aria-expanded", String(!details.hidden));
@@ -189,8 +206,6 @@ class History {
       toggle();
     });
     show();
-    node.append(line, details);
-    return { node, bar, took };
   }
 
   makeDetails(row) {
@@ -208,18 +223,20 @@ class History {
     return list;
   }
 
-  drawFoot(t) {
-    this.foot.className = "fm-foot";
-    if (t.error) {
-      this.foot.classList.add("fm-error");
-      this.foot.textContent = t.error;
-    } else if (t.status === "completed") {
-      this.foot.classList.add("fm-value");
-      this.foot.textContent = `→ ${t.result}`;
-    } else {
-      this.foot.textContent = "";
+  // Draws the rows as they were when the flow asked for a step: what came later is faint, what was not answered yet has no result.
+  markPast(step) {
+    const asked = step === null ? null : this.drawn.get(`s${step}`);
+    this.until = asked ? asked.row.start : Infinity;
+    this.root.classList.toggle("fm-in-past", Boolean(asked));
+    let later = false;
+    for (const entry of this.drawn.values()) {
+      const { node, row } = entry;
+      node.classList.toggle("fm-here", entry === asked);
+      node.classList.toggle("fm-later", later);
+      node.classList.toggle("fm-unanswered", entry === asked || (row.end ?? 0) > this.until);
+      later = later || entry === asked;
     }
-    this.foot.hidden = !this.foot.textContent && !t.waiting.length;
+    this.tick();
   }
 
   tick() {
@@ -227,26 +244,37 @@ class History {
     if (!t) return;
     const end = t.finished || this.now();
     const span = Math.max(end - t.started, 1);
-    this.times.textContent = `started ${clock(t.started)} · ${duration(end - t.started)}`;
+    this.times.textContent = `started ${clock(t.started)}  ·  ${duration(end - t.started)}` + (t.info ? `  ·  ${t.info}` : "");
     for (const { row, bar, took } of this.drawn.values()) {
       if (!bar) continue;
-      const until = row.end === null ? end : row.end;
-      const left = Math.min(Math.max(0, (row.start - t.started) / span), 0.985);
-      const width = Math.min(Math.max(0.015, (until - row.start) / span), 1 - left);
+      const until = Math.max(row.start, Math.min(row.end === null ? end : row.end, this.until));
+      const left = Math.min(Math.max(0, (row.start - t.started) / span), 0.97);
+      const width = Math.min(Math.max(0.03, (until - row.start) / span), 1 - left);
       bar.style.left = `${left * 100}%`;
       bar.style.width = `${width * 100}%`;
-      took.textContent = duration(until - row.start) + (row.attempts > 1 ? ` ×${row.attempts}` : "");
+      took.textContent = (row.status === "recorded" ? "" : duration(until - row.start)) + (row.attempts > 1 ? ` ×${row.attempts}` : "");
     }
-    if (!t.ended && t.waiting.length) this.foot.textContent = this.waitingText(t);
+    this.drawFoot(t);
   }
 
-  waitingText(t) {
+  drawFoot(t) {
+    let kind = "waiting";
+    let text = "";
+    if (t.error) [kind, text] = ["error", t.error];
+    else if (t.status === "completed") [kind, text] = ["value", `→ ${t.result}`];
+    else if (t.status === "paused") [kind, text] = ["paused", `paused: what arrives is kept until it is resumed${this.openText(t, "  ·  open: ")}`];
+    else text = this.openText(t, t.status === "running" ? "busy with " : "waiting for ");
+    this.foot.className = `fm-foot fm-${kind}`;
+    if (this.foot.textContent !== text) this.foot.textContent = text;
+    this.foot.hidden = !text;
+  }
+
+  openText(t, before) {
     const what = t.waiting.map((w) => {
       const due = w.due && w.due > this.now() ? `, due in ${duration(w.due - this.now())}` : "";
-      return w.text + (w.step ? ` (step ${w.step}${due})` : "");
+      return `${w.text}${w.step ? ` (step ${w.step})` : ""} since ${clock(w.since)}, for ${duration(this.now() - w.since)}${due}`;
     });
-    const since = t.waiting_since ? ` since ${clock(t.waiting_since)}, for ${duration(this.now() - t.waiting_since)}` : "";
-    return `waiting for ${what.join(", ")}${since}`;
+    return what.length ? before + what.join("; ") : "";
   }
 }
 
@@ -254,16 +282,16 @@ export default {
   render({ model, el }) {
     const view = new History(model, el);
     const draw = () => view.draw();
-    const say = (content) => view.say(content);
+    const hear = (content) => view.hear(content);
     model.on("change:timeline", draw);
-    model.on("msg:custom", say);
+    model.on("msg:custom", hear);
     draw();
     model.send({ action: "watch" });
     const timer = setInterval(() => view.timeline && !view.timeline.ended && view.tick(), TICK);
     return () => {
       clearInterval(timer);
       model.off("change:timeline", draw);
-      model.off("msg:custom", say);
+      model.off("msg:custom", hear);
     };
   },
 };

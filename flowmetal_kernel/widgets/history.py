@@ -12,19 +12,23 @@ from importlib.resources import files
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-Action = Callable[[str, Any], None]
-"""Called with what was clicked (`watch pause resume cancel send`) and the message that came with it."""
+Action = Callable[[Any, str, Any], None]
+"""Called with the widget, what was asked (`watch pause resume cancel send state`) and what came with it."""
+
+SCRIPTS = ("history.js", "scrubber.js")
+"""Joined into the one module that the browser loads."""
 
 
-def model_id(flow_id: str) -> str:
-    """The widget's id: the same in every kernel for the same flow."""
-    return uuid5(NAMESPACE_URL, f"flowmetal:history:{flow_id}").hex
+def model_id(flow_id: str, at: int | None = None) -> str:
+    """The widget's id: the same in every kernel for the same flow (and the step at which it opens)."""
+    place = "" if at is None else f":{at}"
+    return uuid5(NAMESPACE_URL, f"flowmetal:history:{flow_id}{place}").hex
 
 
-def new_view(flow_id: str, model: Mapping[str, Any], on_action: Action) -> Any:
-    """A widget for one flow. Needs a kernel; the first one imports ipywidgets."""
-    view = _widget_class()(model_id=model_id(flow_id), timeline=dict(model))
-    view.on_msg(lambda _widget, content, _buffers: on_action(str(content.get("action")), content.get("message")))
+def new_view(flow_id: str, model: Mapping[str, Any], on_action: Action, at: int | None = None) -> Any:
+    """A widget for one flow, open in the present or at a past step. Needs a kernel; the first one imports ipywidgets."""
+    view = _widget_class()(model_id=model_id(flow_id, at), timeline=dict(model), at=at or 0)
+    view.on_msg(lambda widget, content, _buffers: on_action(widget, str(content.get("action")), content.get("message")))
     return view
 
 
@@ -33,11 +37,14 @@ def _widget_class() -> Any:
     import anywidget
     import traitlets
 
-    class HistoryView(anywidget.AnyWidget):  # type: ignore[misc]
-        """Header, one row a step, what the flow waits for."""
+    here = files(__package__)
 
-        _esm = files(__package__).joinpath("history.js").read_text("utf-8")
-        _css = files(__package__).joinpath("history.css").read_text("utf-8")
+    class HistoryView(anywidget.AnyWidget):
+        """Header, one row a step, what the flow waits for, a slider over its past."""
+
+        _esm = "\n".join(here.joinpath(name).read_text("utf-8") for name in SCRIPTS)
+        _css = here.joinpath("history.css").read_text("utf-8")
         timeline = traitlets.Dict().tag(sync=True)
+        at = traitlets.Int(0).tag(sync=True)
 
     return HistoryView

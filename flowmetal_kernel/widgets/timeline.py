@@ -6,13 +6,16 @@ disagree. Texts are shortened here, once; whoever draws them escapes them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-MAX_STEPS = 200
-SHORT = 160
-LONG = 4000
+from flowmetal_kernel.widgets.texts import LONG, SHORT, arguments, cut, error, millis, plain, result, short_id, show
+
+MAX_ROWS = 200
+FRAMES = 12
+LOCALS = 30
 ENDED = frozenset({"completed", "failed", "cancelled", "moved"})
 _MARKS = {
     "output": "output",
@@ -22,101 +25,76 @@ _MARKS = {
     "message-received": "message",
     "flow-paused": "paused",
     "flow-resumed": "resumed",
-    "cancel-requested": "cancel requested",
+    "cancel-requested": "cancel asked",
 }
+_PENDING = {
+    "callback": "until its URL is called",
+    "receive": "until a message comes",
+    "call": "until it ends",
+}
+_URL = re.compile(r"^https?://")
+
+Row = dict[str, Any]
 
 
-def timeline(flow: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def timeline(flow: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> Row:
     """The model of a flow's history: `flow` is a row of the view `flows`, `events` rows of the view `events`."""
-    steps: dict[int, dict[str, Any]] = {}
-    rows: list[dict[str, Any]] = []
-    waiting: list[dict[str, Any]] = []
-    waiting_since: float | None = None
+    steps: dict[int, Row] = {}
+    awaits: dict[str, Row] = {}
+    rows: list[Row] = []
     for event in events:
         kind, data, at = str(event["kind"]), _data(event), millis(event["at"])
         if kind in ("effect-requested", "value-recorded"):
-            step = _new_step(event, data, at)
-            steps[step["step"]] = step
+            step = steps[event["step"]] = _new_step(event, data, at)
             rows.append(step)
         elif event.get("step") in steps and kind.startswith(("effect-", "attempt-")):
             _settle(steps[event["step"]], kind, data, at)
-        elif kind == "flow-waiting":
-            waiting, waiting_since = list(data.get("for") or []), at
-        elif kind == "flow-running":
-            waiting, waiting_since = [], None
+        elif kind == "await":
+            awaits[str(data.get("flow"))] = {"text": f"flow {short_id(str(data.get('flow')))}", "step": None, "due": None, "since": at}
+        elif kind == "await-settled":
+            awaits.pop(str(data.get("flow")), None)
         elif kind in _MARKS:
             rows.append(_mark(kind, data, at))
     ended = flow.get("status") in ENDED
+    header = _header(flow)
+    if ended:
+        for step in steps.values():
+            _left_open(step, header["finished"])
     return {
-        **_header(flow),
-        "rows": rows[-MAX_STEPS:],
-        "earlier": max(0, len(rows) - MAX_STEPS),
+        **header,
+        "rows": rows[-MAX_ROWS:],
+        "earlier": max(0, len(rows) - MAX_ROWS),
         "ended": ended,
-        "waiting": [] if ended else [_waiting_for(w, steps) for w in waiting],
-        "waiting_since": None if ended else waiting_since,
+        "waiting": [] if ended else [_waiting_for(s) for s in steps.values() if s["end"] is None] + list(awaits.values()),
         "now": datetime.now(UTC).timestamp() * 1000,
     }
 
 
-def millis(moment: Any) -> float:
-    """Milliseconds since 1970 of an instant as outsiders see it: ISO 8601 text, or microseconds."""
-    if isinstance(moment, (int, float)):
-        return float(moment) / 1000
-    if isinstance(moment, datetime):
-        parsed = moment
-    else:
-        parsed = datetime.fromisoformat(str(moment))
-    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp() * 1000
+def past(state: Mapping[str, Any]) -> Row:
+    """A past state as the view shows it: the frames of the flow's own code, innermost first, each with its locals."""
+    stack = list(state.get("stack") or [])
+    own = [frame for frame in stack if not frame.get("library")] or stack
+    return {"step": state.get("step"), "frames": [_frame(frame) for frame in own[:FRAMES]], "more": max(0, len(own) - FRAMES)}
 
 
-def short_id(flow_id: str) -> str:
-    """The first characters of a flow's id: enough to name it on the command line."""
-    return flow_id if len(flow_id) <= 12 else flow_id[:8]
+def _frame(frame: Mapping[str, Any]) -> Row:
+    locals_ = list((frame.get("locals") or {}).items())
+    return {
+        "function": plain(frame.get("function")),
+        "line": frame.get("line"),
+        "source": cut(plain(frame.get("source")), SHORT),
+        "locals": [[name, show(value, LONG)] for name, value in locals_[:LOCALS]],
+    }
 
 
-def show(value: Any, limit: int = SHORT) -> str:
-    """Plain JSON as one line of text in the manner of the language: `{id "A-17", total 4200}`."""
-    out: list[str] = []
-    size = 0
-    for piece in _pieces(value, 0):
-        out.append(piece)
-        size += len(piece)
-        if size > limit:
-            return "".join(out)[: limit - 1] + "…"
-    return "".join(out)
-
-
-def _pieces(value: Any, depth: int) -> Iterable[str]:
-    if depth > 12:
-        yield "…"
-    elif isinstance(value, Mapping):
-        yield "{"
-        for i, (key, item) in enumerate(value.items()):
-            yield f"{', ' if i else ''}{key} "
-            yield from _pieces(item, depth + 1)
-        yield "}"
-    elif isinstance(value, (list, tuple)):
-        yield "["
-        for i, item in enumerate(value):
-            yield " " if i else ""
-            yield from _pieces(item, depth + 1)
-        yield "]"
-    elif isinstance(value, str):
-        yield '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
-    elif value is None or isinstance(value, bool):
-        yield {None: "nil", True: "true", False: "false"}[value]
-    else:
-        yield str(value)
-
-
-def _data(event: Mapping[str, Any]) -> dict[str, Any]:
+def _data(event: Mapping[str, Any]) -> Row:
     data = event.get("data")
     return data if isinstance(data, dict) else {}
 
 
-def _header(flow: Mapping[str, Any]) -> dict[str, Any]:
+def _header(flow: Mapping[str, Any]) -> Row:
     finished = flow.get("finished_at")
-    error = flow.get("error")
+    problem = flow.get("error")
     done = flow.get("status") == "completed"
     return {
         "flow_id": str(flow["flow_id"]),
@@ -127,42 +105,43 @@ def _header(flow: Mapping[str, Any]) -> dict[str, Any]:
         "args": "  ".join(show(arg) for arg in flow.get("args") or []),
         "info": show(flow["info"]) if flow.get("info") is not None else "",
         "started": millis(flow["created_at"]),
+        "updated": millis(flow.get("updated_at") or flow["created_at"]),
         "finished": millis(finished) if finished else None,
         "result": show(flow.get("result"), LONG) if done else "",
-        "error": _error(error, LONG) if error else "",
+        "error": error(problem, LONG) if problem else "",
     }
 
 
-def _new_step(event: Mapping[str, Any], data: Mapping[str, Any], at: float) -> dict[str, Any]:
+def _new_step(event: Mapping[str, Any], data: Mapping[str, Any], at: float) -> Row:
     recorded = event["kind"] == "value-recorded"
-    op, target = str(data.get("op") or ""), _text(data.get("target"))
+    op, target = plain(data.get("op")), plain(data.get("target"))
     due = data.get("due_at")
     return {
         "mark": None,
         "step": event["step"],
         "op": op,
         "target": target,
-        "args": _arguments(data.get("args"), target, SHORT),
-        "args_long": _arguments(data.get("args"), target, LONG),
+        "target_short": _URL.sub("", target),
+        "args": arguments(op, data.get("args"), target, SHORT),
+        "args_long": arguments(op, data.get("args"), target, LONG),
         "line": data.get("line"),
         "start": at,
         "end": at if recorded else None,
         "due": millis(due) if due else None,
         "status": "recorded" if recorded else "open",
-        "result": show(data.get("result")) if recorded else "",
+        "pending": _PENDING.get(op, "under way"),
+        "result": result(op, data.get("result")) if recorded else "",
         "result_long": show(data.get("result"), LONG) if recorded else "",
         "attempts": 0,
         "notes": [],
     }
 
 
-def _settle(step: dict[str, Any], kind: str, data: Mapping[str, Any], at: float) -> None:
-    if kind == "attempt-started":
+def _settle(step: Row, kind: str, data: Mapping[str, Any], at: float) -> None:
+    if kind in ("attempt-started", "attempt-failed"):
         step["attempts"] = max(step["attempts"], int(data.get("attempt") or 0))
-        return
-    if kind == "attempt-failed":
-        step["attempts"] = max(step["attempts"], int(data.get("attempt") or 0))
-        step["notes"].append(f"attempt {data.get('attempt')}: {_error(data.get('error'), SHORT)}")
+        if kind == "attempt-failed":
+            step["notes"].append(f"attempt {data.get('attempt')}: {error(data.get('error'))}")
         return
     if step["end"] is not None:
         return
@@ -170,53 +149,35 @@ def _settle(step: dict[str, Any], kind: str, data: Mapping[str, Any], at: float)
     step["attempts"] = max(step["attempts"], int(data.get("attempts") or 0))
     if kind == "effect-completed":
         step["status"] = "completed"
-        step["result"], step["result_long"] = show(data.get("result")), show(data.get("result"), LONG)
+        step["result"], step["result_long"] = result(step["op"], data.get("result")), show(data.get("result"), LONG)
     elif kind == "effect-failed":
         step["status"] = "failed"
-        step["result"], step["result_long"] = _error(data.get("error"), SHORT), _error(data.get("error"), LONG)
+        step["result"], step["result_long"] = error(data.get("error")), error(data.get("error"), LONG)
     else:
         step["status"] = "cancelled"
-        step["result"] = step["result_long"] = _text(data.get("reason"))
+        step["result"] = step["result_long"] = plain(data.get("reason"))
 
 
-def _mark(kind: str, data: Mapping[str, Any], at: float) -> dict[str, Any]:
+def _left_open(step: Row, finished: float | None) -> None:
+    """What nobody had answered when the flow ended will never be."""
+    if step["end"] is None and finished is not None:
+        step.update(end=finished, status="cancelled", result="the flow ended first", result_long="the flow ended first")
+
+
+def _mark(kind: str, data: Mapping[str, Any], at: float) -> Row:
     if kind == "output":
-        text = _text(data.get("text")).rstrip("\n")
+        text = plain(data.get("text")).rstrip("\n")
     elif kind in ("flow-paused", "flow-resumed", "cancel-requested"):
-        text = _text(data.get("reason"))
+        text = plain(data.get("reason"))
     elif kind == "message-received":
         text = show(data.get("message"))
     elif kind == "checkpoint":
-        text = _text(data.get("label"))
+        text = plain(data.get("label"))
     else:
-        text = show(data.get("data", data.get("info", data)))
-    return {"mark": _MARKS[kind], "text": text if len(text) <= SHORT else text[: SHORT - 1] + "…", "start": at}
+        text = show(data.get("data"))
+    return {"mark": _MARKS[kind], "text": cut(text, SHORT), "start": at}
 
 
-def _waiting_for(item: Any, steps: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
-    if not isinstance(item, Mapping):
-        return {"text": show(item), "step": None, "due": None}
-    step = steps.get(item.get("step") or 0)
-    op = _text(item.get("op")) or (str(step["op"]) if step else "")
-    target = _text(item.get("target")) or (str(step["target"]) if step else "")
-    return {"text": f"{op} {target}".strip(), "step": item.get("step"), "due": step["due"] if step else None}
-
-
-def _arguments(args: Any, target: str, limit: int) -> str:
-    """The arguments as text, without what the column before them says already."""
-    items = args if isinstance(args, list) else [] if args is None else [args]
-    if items and isinstance(items[0], Mapping) and "url" in items[0]:
-        kept = {k: v for k, v in items[0].items() if k not in ("url", "method") and v is not None}
-        items = ([kept] if kept else []) + items[1:]
-    return show(items, limit + 2)[1:-1] if items and [_text(i) for i in items] != [target] else ""
-
-
-def _error(error: Any, limit: int) -> str:
-    if not isinstance(error, Mapping):
-        return show(error, limit)
-    text = f"{_text(error.get('type'))}: {_text(error.get('message'))}"
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else value if isinstance(value, str) else show(value)
+def _waiting_for(step: Mapping[str, Any]) -> Row:
+    text = f"{step['op']} {step['target']}".strip()
+    return {"text": cut(text, SHORT), "step": step["step"], "due": step["due"], "since": step["start"]}

@@ -20,10 +20,16 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 OUTPUTS = """() => {
   const cells = window.jupyterapp.shell.currentWidget.content.model.sharedModel.cells;
   return cells.filter((c) => c.cell_type === 'code').map((c) => c.toJSON());
@@ -153,8 +159,5 @@ def texts(cell: dict[str, Any]) -> str:
 def errors(cells: list[dict[str, Any]]) -> list[str]:
     """The errors among the outputs of cells."""
     return [
-        f"{''.join(cell['source'])}\n{output['ename']}: {output['evalue']}"
-        for cell in cells
-        for output in cell["outputs"]
-        if output["output_type"] == "error"
+        f"{''.join(cell['source'])}\n{output['ename']}: {output['evalue']}" for cell in cells for output in cell["outputs"] if output["output_type"] == "error"
     ]

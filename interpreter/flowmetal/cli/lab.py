@@ -38,9 +38,7 @@ def lab(folder: str | None, options: tuple[str, ...], store: str | None) -> None
     if importlib.util.find_spec("jupyterlab") is None:
         raise FlowmetalError("JupyterLab is not installed here", type="value", hint='pip install -e ".[lab]"')
     if not ensure_installed():
-        remark(
-            "warning: the kernel could not be installed in this environment; `flowmetal kernel install --user` may help"
-        )
+        remark("warning: the kernel could not be installed in this environment; `flowmetal kernel install --user` may help")
     root, notebook = _what_to_open(folder)
     environment = {**os.environ, "FLOWMETAL_STORE": resolve(store, cwd=root).url}
     remark(f"store {environment['FLOWMETAL_STORE']}")

@@ -25,6 +25,7 @@ from flowmetal.client.host_file import HostInfo, StoreLock, token_of
 from flowmetal.client.listening import Activity, Listen, bind, choose_port
 from flowmetal.client.store_url import StoreUrl
 from flowmetal.errors import StoreError
+from flowmetal.lang.times import Instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,9 @@ class Host:
             "store": self.store.url,
             "version": __version__,
             "url": self.url,
+            "public_url": self.engine.public_url if self.url is not None else None,
+            "clock": "virtual" if self.options.virtual_clock else "real",
+            "now": Instant(self.engine.clock.now()).format(),
             "started_at": self.started_at,
             "background": self.options.background,
             "flows": await self._count_open_flows(),

@@ -3,8 +3,12 @@
 // JupyterLab prefers a widget to its text/html, and shows "Loading widget…" or "model not found" where the widget's model is
 // gone: no kernel, another kernel, a notebook from somebody else. This wraps the widget renderer of every notebook so that a
 // Flowmetal output shows its text/html (the static picture) for as long as there is no live view. Other widgets are left alone.
+//
+// The output of a flow that has ended is such a picture and no widget, so that every other viewer shows it. Beside the picture
+// it names its live view, in a type of our own: where the kernel still has that view, it is shown in the picture's place.
 (() => {
   const WIDGET = "application/vnd.jupyter.widget-view+json";
+  const HISTORY = "application/vnd.flowmetal.history+json";
   const OURS = 'alt="Flowmetal ';
   let scope;
 
@@ -33,10 +37,25 @@
     return renderer;
   }
 
+  // The same output as the widget renderer wants it; a copy, for that renderer writes into what it is given.
+  function asWidget(model) {
+    const named = model.data[HISTORY] || {};
+    const view = { version_major: 2, version_minor: 0, model_id: String(named.model_id || "") };
+    return { trusted: model.trusted, metadata: model.metadata, data: { ...model.data, [WIDGET]: view }, setData: () => {} };
+  }
+
   function patch(rendermime) {
     const create = rendermime.createRenderer.bind(rendermime);
-    rendermime.createRenderer = (mimeType) =>
-      mimeType === WIDGET ? withFallback(create(mimeType), () => create("text/html")) : create(mimeType);
+    const widget = () => withFallback(create(WIDGET), () => create("text/html"));
+    rendermime.createRenderer = (mimeType) => (mimeType === WIDGET ? widget() : create(mimeType));
+    if (!rendermime.mimeTypes.includes(WIDGET)) return;
+    const createRenderer = () => {
+      const renderer = widget();
+      const render = renderer.renderModel;
+      renderer.renderModel = (model) => render(asWidget(model));
+      return renderer;
+    };
+    rendermime.addFactory({ safe: false, mimeTypes: [HISTORY], createRenderer }, 0);
   }
 
   async function extension() {

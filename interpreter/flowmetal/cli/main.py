@@ -25,6 +25,8 @@ COMMANDS = {
     "stop": "serve:stop",
     "run": "run:run",
     "eval": "evaluate:evaluate",
+    "test": "test:test",
+    "fmt": "fmt:fmt",
     "load": "run:load",
     "start": "run:start",
     "result": "run:result",

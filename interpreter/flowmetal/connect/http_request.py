@@ -78,9 +78,12 @@ class HttpConnector:
         *,
         now: Callable[[], int] = lambda: time.time_ns() // 1000,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._now = now
         self._sleep = sleep
+        self._transport = transport
+        """What carries requests in place of the network, in tests."""
         self._client: httpx.AsyncClient | None = None
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
 
@@ -165,6 +168,7 @@ class HttpConnector:
     def _http(self) -> httpx.AsyncClient:
         if self._client is None:
             self._client = httpx.AsyncClient(
+                transport=self._transport,
                 mounts=dict.fromkeys(_LOOPBACK),
                 timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),

@@ -20,7 +20,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _scheme = HTTPBearer(auto_error=False, description="The store's token; `flowmetal token` prints it.")
 
 
-def require_token(
+async def require_token(
     context: Ctx, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)] = None
 ) -> None:
     """Refuses a request without the store's token."""

@@ -51,13 +51,13 @@ class Context:
             closing.cancel()
 
 
-def get_context(request: Request) -> Context:
+async def get_context(request: Request) -> Context:
     """The context of the application that serves this request."""
     context: Context = request.app.state.context
     return context
 
 
-def caller(request: Request) -> str:
+async def caller(request: Request) -> str:
     """Who asks, for the record: holders of the store's token have no other name than where they are."""
     return f"http {request.client.host}" if request.client else "http"
 

@@ -127,18 +127,18 @@ def unexpected(error: Exception, method: str, path: str) -> Problem:
 def install(app: FastAPI) -> None:
     """Makes the application answer every error as a problem."""
 
-    def on_problem(request: Request, error: Exception) -> Response:
+    async def on_problem(request: Request, error: Exception) -> Response:
         assert isinstance(error, Problem)
         return error.response(request.url.path)
 
-    def on_flowmetal(request: Request, error: Exception) -> Response:
+    async def on_flowmetal(request: Request, error: Exception) -> Response:
         assert isinstance(error, errors.FlowmetalError)
         problem = problem_of(error)
         if problem.status >= 500:
             log.error("%s %s: %s", request.method, request.url.path, error.message)
         return problem.response(request.url.path)
 
-    def on_http(request: Request, error: Exception) -> Response:
+    async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         detail = f"nothing at {request.url.path}" if error.status_code == 404 else str(error.detail)
         if error.status_code == 405:
@@ -146,7 +146,7 @@ def install(app: FastAPI) -> None:
             detail = f"{request.method} is not allowed here; {allowed} is"
         return Problem(error.status_code, detail, headers=error.headers).response(request.url.path)
 
-    def on_invalid(request: Request, error: Exception) -> Response:
+    async def on_invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, (ValidationError, RequestValidationError))
         return invalid(error).response(request.url.path)
 

@@ -9,6 +9,8 @@ import pytest
 from flowmetal.client.problems import error_of, failure_of
 from flowmetal.errors import (
     FlowCancelled,
+    FlowConflict,
+    FlowEnded,
     FlowFailed,
     FlowmetalError,
     FlowNotFound,
@@ -29,7 +31,8 @@ from flowmetal.errors import (
         (401, None, StoreError),
         (500, None, StoreError),
         (503, "store", StoreError),
-        (410, "flow/ended", FlowmetalError),
+        (410, "flow/ended", FlowEnded),
+        (409, "flow/conflict", FlowConflict),
     ],
 )
 def test_classes(status: int, type_: str | None, kind: type[FlowmetalError]) -> None:

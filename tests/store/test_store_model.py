@@ -24,9 +24,10 @@ KEYS = st.none() | st.sampled_from(["k1", "k2", "k3"])
 
 @st.composite
 def rows(draw: st.DrawFn) -> Row:
-    step = draw(st.none() | st.integers(1, 3))
+    kind = draw(KINDS)
+    step = draw(st.integers(1, 3)) if kind.startswith("effect-") else None
     data = draw(st.dictionaries(st.sampled_from(["name", "result"]), st.text("ab", max_size=3)))
-    return row(draw(FLOWS), draw(KINDS), data, T0 + draw(st.integers(0, 9)), step=step, key=draw(KEYS))
+    return row(draw(FLOWS), kind, data, T0 + draw(st.integers(0, 9)), step=step, key=draw(KEYS))
 
 
 @st.composite
@@ -65,7 +66,7 @@ class LogMachine(RuleBasedStateMachine):
             for copy, original in zip(copies, new, strict=True):
                 copy.data = original.data
             expect = {flow: len(self.of(flow)) + off for flow, off in wrong.items()}
-            snapshots = [Snapshot("a", len(self.of("a")), 0, "1", bytes([i]))] if snap else []
+            snapshots = [Snapshot("a", len(self.of("a")), 0, "1", bytes([i]))] if snap and self.of("a") else []
             built.append(Commit(copies, expect, snapshots, unique))
         self.failing = failing
         outcomes = self.store.commit_group(built)
@@ -152,9 +153,8 @@ class DuckDBMachine(LogMachine):
         shutil.rmtree(getattr(self, "folder", Path("/nonexistent")), ignore_errors=True)
 
 
+LONG = settings.get_current_profile_name() == "long"
 TestMemoryModel = MemoryMachine.TestCase
-TestMemoryModel.settings = settings(max_examples=60, stateful_step_count=15, deadline=None)
+TestMemoryModel.settings = settings(max_examples=300 if LONG else 30, stateful_step_count=20 if LONG else 12)
 TestDuckDBModel = DuckDBMachine.TestCase
-TestDuckDBModel.settings = settings(
-    max_examples=12, stateful_step_count=10, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+TestDuckDBModel.settings = settings(max_examples=200 if LONG else 10, stateful_step_count=20 if LONG else 10, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])

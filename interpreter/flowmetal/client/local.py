@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flowmetal.client.client import ENDING_KINDS, Row, new_request_id
+from flowmetal.client.client import ENDED, ENDING_KINDS, Row, new_request_id
 from flowmetal.client.relation import Relation
 
 if TYPE_CHECKING:
@@ -73,21 +73,19 @@ class LocalClient:
 
     async def follow(self, flow_id: str, after: int = 0) -> AsyncIterator[Row]:
         """See `Client`."""
-        ticks = self._engine.watch(flow_id)
+        row = await self.flow(flow_id)
+        if row["status"] in ENDED and not await self.events(row["flow_id"], after):
+            return
+        ticks = self._engine.watch(row["flow_id"])
         try:
-            pending = asyncio.ensure_future(self._on_engine(_next_tick(ticks)))
-            while True:
-                for row in await self.events(flow_id, after):
-                    after = row["seq"]
-                    yield row
-                    if row["kind"] in ENDING_KINDS:
-                        pending.cancel()
+            while await self._on_engine(_next_tick(ticks)):
+                for event in await self.events(row["flow_id"], after):
+                    after = event["seq"]
+                    yield event
+                    if event["kind"] in ENDING_KINDS:
                         return
-                if not await pending:
-                    return
-                pending = asyncio.ensure_future(self._on_engine(_next_tick(ticks)))
         finally:
-            pending.cancel()
+            await self._on_engine(ticks.aclose())
 
     async def state(self, flow_id: str, step: int | None = None) -> Row:
         """See `Client`."""

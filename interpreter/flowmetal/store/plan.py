@@ -67,7 +67,7 @@ class Plan:
 
     def _refusal(self, commit: Commit) -> Exception | None:
         if commit.unique is not None:
-            there = self._keyed.get(commit.unique) or self._find(*commit.unique)
+            there = self._find(*commit.unique) or self._keyed.get(commit.unique)
             if there is not None:
                 return Duplicate(there)
         for flow_id, expected in commit.expect.items():

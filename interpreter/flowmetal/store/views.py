@@ -40,8 +40,8 @@ FROM fm.entries
 FLOWS: Final = f"""
 WITH last AS (
     SELECT flow_id, max(pos) AS pos, max(at_us) AS updated_us, max(step) AS steps,
-        any_value(data) FILTER (kind = '{kinds.FLOW_STARTED}') AS started,
-        min(at_us) FILTER (kind = '{kinds.FLOW_STARTED}') AS started_us,
+        arg_min(data, pos) FILTER (kind = '{kinds.FLOW_STARTED}') AS started,
+        arg_min(at_us, pos) FILTER (kind = '{kinds.FLOW_STARTED}') AS started_us,
         arg_max(kind, pos) FILTER (kind IN ({_STATUS})) AS status_kind,
         arg_max(at_us, pos) FILTER (kind IN ({_STATUS})) AS status_us,
         arg_max(data, pos) FILTER (kind IN ({_list(kinds.ENDING)})) AS ending,

@@ -114,6 +114,15 @@ def defflow_form(an: Analyzer, form: List) -> Any:
     return _define("defflow", name, facts, list_of([_sym("flow-program", "core"), an.ns, name.name, function]))
 
 
+def deftest_form(an: Analyzer, form: List) -> Any:
+    """`(deftest name body…)`: a program without parameters, which `flowmetal test` runs."""
+    name = _name(an, form)
+    function = list_of([_sym("fn"), _sym(name.name), Vector.of([]), *form.rest().rest()])
+    function.span = form.span
+    facts = {**_facts(name), "arglists": list_of([Vector.of([])])}
+    return _define("deftest", name, facts, list_of([_sym("flow-program", "core"), an.ns, name.name, function]))
+
+
 def defforeign_form(an: Analyzer, form: List) -> Any:
     """`(defforeign name doc? [params] options?)`."""
     name = _name(an, form)
@@ -233,6 +242,6 @@ def require_form(an: Analyzer, form: List, scope: FnScope, span: Span | None) ->
 
 DEFINITIONS.special.update({"def*": def_star, "ns": ns_form, "require": require_form})
 DEFINITIONS.rewrites.update({
-    "def": def_form, "defn": defn_form, "defn-": defn_private, "defmacro": defmacro_form, "defflow": defflow_form,
+    "def": def_form, "defn": defn_form, "defn-": defn_private, "defmacro": defmacro_form, "defflow": defflow_form, "deftest": deftest_form,
     "defforeign": defforeign_form, "defmulti": defmulti_form, "defmethod": defmethod_form, "declare": declare_form,
 })  # fmt: skip

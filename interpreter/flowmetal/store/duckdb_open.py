@@ -27,8 +27,9 @@ SETTINGS: Final = (
     "SET autoload_known_extensions = false",
     "SET autoinstall_known_extensions = false",
 )
-LOCKS: Final = ("SET enable_external_access = false", "SET lock_configuration = true")
-"""From here on: no file but the database's own, no network, no further SET."""
+LOCKS: Final = ("PRAGMA disable_optimizer", "SET enable_external_access = false", "SET lock_configuration = true")
+"""From here on: no file but the database's own, no network, no further SET. The connection itself writes, which needs no
+optimizer; its cursors, which read, have one."""
 
 _HOLDER: Final = re.compile(r"\(PID (\d+)\)")
 
@@ -110,9 +111,7 @@ def _check_format(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 def _version(connection: duckdb.DuckDBPyConnection) -> int | None:
     """The format of the store, None when it is not a store yet."""
-    there = connection.execute(
-        "SELECT 1 FROM duckdb_tables() WHERE schema_name = 'fm' AND table_name = 'meta' AND NOT temporary"
-    ).fetchone()
+    there = connection.execute("SELECT 1 FROM duckdb_tables() WHERE schema_name = 'fm' AND table_name = 'meta' AND NOT temporary").fetchone()
     if there is None:
         return None
     text = _meta(connection, "format")

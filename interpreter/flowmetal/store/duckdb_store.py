@@ -7,7 +7,7 @@ of what is committed, so it changes after a commit and never before.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,29 +102,34 @@ class DuckDBStore:
 
     def set_meta(self, key: str, value: str) -> None:
         """See `Store.set_meta`."""
-        self._run(schema.INSERT_META, [key, value])
+        self._write(schema.INSERT_META, [key, value])
 
     def put_blob(self, digest: str, body: bytes) -> None:
         """See `Store.put_blob`."""
-        self._run(schema.INSERT_BLOB, [digest, body])
+        self._write(schema.INSERT_BLOB, [digest, body])
 
     def drop_derived(self) -> None:
         """See `Store.drop_derived`."""
-        self._run("DELETE FROM fm.snapshots")
+        self._write("DELETE FROM fm.snapshots")
         self._index.forget()
 
     # Reading
 
-    def rows(self, flow_id: str, after_seq: int = 0, limit: int | None = None) -> list[Row]:
+    def rows(self, flow_id: str, after_seq: int = 0, limit: int | None = None, of: frozenset[str] | None = None) -> list[Row]:
         """See `Store.rows`."""
         first, last = self._range(flow_id)
         if first is None:
             return []
-        sql = f"SELECT {schema.ROW} FROM fm.log WHERE pos BETWEEN $1 AND $2 AND flow_id = $3 AND seq > $4 ORDER BY seq"
+        sql = f"SELECT {schema.ROW} FROM fm.log WHERE pos BETWEEN $1 AND $2 AND flow_id = $3 AND seq > $4"
+        if of is not None:
+            sql += f" AND kind IN ({', '.join(repr(kind) for kind in sorted(of))})"
+        if limit is not None:
+            sql += f" ORDER BY seq LIMIT {int(limit)}"
         with _Reading():
             self._usable()
-            rows = self._log.read(sql + (f" LIMIT {int(limit)}" if limit is not None else ""), [first, last, flow_id, after_seq])
-        if rows and limit is None:
+            rows = self._log.read(sql, [first, last, flow_id, after_seq])
+        rows.sort(key=lambda row: row.seq)
+        if rows and limit is None and of is None:
             self._index.remember(flow_id, rows[-1].seq, rows[-1].pos)
         return rows
 
@@ -166,7 +171,7 @@ class DuckDBStore:
         """See `Store.snapshot`."""
         first, _ = self._range(flow_id)
         sql = """SELECT flow_id, seq, step, format, body FROM fm.snapshots
-            WHERE pos >= $1 AND flow_id = $2 AND ($3::BIGINT IS NULL OR seq <= $3) ORDER BY seq DESC, pos DESC LIMIT 1"""
+            WHERE pos >= $1 AND flow_id = $2 AND ($3::BIGINT IS NULL OR seq <= $3) ORDER BY seq DESC, pos DESC, rowid DESC LIMIT 1"""
         found = self._run(sql, [first or 0, flow_id, before_seq])
         if not found:
             return None
@@ -188,9 +193,7 @@ class DuckDBStore:
         found = self._flow_table([flow_id])
         return found[0] if found else None
 
-    def flow_rows(
-        self, status: str | None = None, name: str | None = None, limit: int = 100, after: str | None = None
-    ) -> list[dict[str, Any]]:
+    def flow_rows(self, status: str | None = None, name: str | None = None, limit: int = 100, after: str | None = None) -> list[dict[str, Any]]:
         """See `Store.flow_rows`."""
         sql = f"""WITH standing AS ({_STANDING})
             SELECT s.flow_id FROM standing s WHERE s.start_pos IS NOT NULL
@@ -206,10 +209,13 @@ class DuckDBStore:
 
     def find_flows(self, prefix: str, limit: int = 2) -> list[str]:
         """See `Store.find_flows`."""
+        first, _ = self._range(prefix)
+        started = f"SELECT 1 FROM fm.log WHERE pos >= $1 AND flow_id = $2 AND kind = '{kinds.FLOW_STARTED}' LIMIT 1"
+        if first is not None and self._run(started, [first, prefix]):
+            return [prefix]
         sql = f"""SELECT flow_id FROM fm.log WHERE kind = '{kinds.FLOW_STARTED}' AND starts_with(flow_id, $1)
-            GROUP BY flow_id ORDER BY flow_id <> $1, flow_id LIMIT $2"""
-        found = [flow_id for (flow_id,) in self._run(sql, [prefix, limit])]
-        return found[:1] if found[:1] == [prefix] else found
+            GROUP BY flow_id ORDER BY flow_id LIMIT $2"""
+        return [flow_id for (flow_id,) in self._run(sql, [prefix, limit])]
 
     def get_meta(self, key: str) -> str | None:
         """See `Store.get_meta`."""
@@ -248,7 +254,7 @@ class DuckDBStore:
     def _open(self) -> None:
         self._connection = connect(self.path)
         self._log = LogTable(self._connection)
-        self._last_pos = self._greatest_pos(self._connection)
+        self._last_pos = self._greatest_pos()
 
     def _usable(self) -> duckdb.DuckDBPyConnection:
         if self._connection is None:
@@ -262,7 +268,7 @@ class DuckDBStore:
         except duckdb.Error:
             pass  # there was no transaction left to roll back
         try:
-            last_pos = self._greatest_pos(connection)
+            last_pos = self._greatest_pos()
         except duckdb.Error:
             self._open_again(connection)
             return
@@ -282,10 +288,8 @@ class DuckDBStore:
                 except StoreError:
                     self._release()  # each later call says that the store is closed
 
-    @staticmethod
-    def _greatest_pos(connection: duckdb.DuckDBPyConnection) -> int:
-        found = connection.execute("SELECT coalesce(max(pos), 0) FROM fm.log").fetchone()
-        return int(found[0]) if found else 0
+    def _greatest_pos(self) -> int:
+        return int(self._log.select("SELECT coalesce(max(pos), 0) FROM fm.log")[0][0])
 
     def _release(self) -> None:
         with _OPEN_LOCK:
@@ -298,19 +302,20 @@ class DuckDBStore:
 
     def _run(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
         with _Reading():
-            return self._usable().execute(sql, params).fetchall()
+            self._usable()
+            return self._log.select(sql, params)
+
+    def _write(self, sql: str, params: Sequence[Any] = ()) -> None:
+        with _Reading():
+            self._usable().execute(sql, params)
 
     def _load_index(self) -> None:
         if not self._index.loaded:
             with _Reading():
-                flows = self._stream("SELECT flow_id, pos FROM fm.log WHERE seq = 1 ORDER BY pos")
-                keys = self._stream("SELECT kind, key, pos FROM fm.log WHERE key IS NOT NULL ORDER BY pos")
+                self._usable()
+                flows = self._log.stream("SELECT flow_id, pos FROM fm.log WHERE seq = 1 ORDER BY pos")
+                keys = self._log.stream("SELECT kind, key, pos FROM fm.log WHERE key IS NOT NULL ORDER BY pos")
                 self._index.load(flows, keys)
-
-    def _stream(self, sql: str) -> Iterator[Any]:
-        cursor = self._usable().execute(sql)
-        while chunk := cursor.fetchmany(10_000):
-            yield from chunk
 
     def _range(self, flow_id: str) -> tuple[int | None, int]:
         """Between which positions the flow's rows lie; None: it has none."""
@@ -323,10 +328,8 @@ class DuckDBStore:
             return []
         places = ", ".join(f"${n}" for n in range(1, len(ids) + 1))
         with _Reading():
-            cursor = self._usable().execute(f"SELECT * FROM main.flows WHERE flow_id IN ({places})", ids)
-            description = cursor.description or []
-            found = Result([c[0] for c in description], [str(c[1]) for c in description], cursor.fetchall())
-        return plain_rows(found)
+            self._usable()
+            return plain_rows(self._log.table(f"SELECT * FROM main.flows WHERE flow_id IN ({places})", ids))
 
 
 class _Reading:

@@ -76,12 +76,13 @@ class MemoryStore:
             self._snapshots.setdefault(snapshot.flow_id, []).append(copy.copy(snapshot))
         self._log.extend(rows)
 
-    def rows(self, flow_id: str, after_seq: int = 0, limit: int | None = None) -> list[Row]:
+    def rows(self, flow_id: str, after_seq: int = 0, limit: int | None = None, of: frozenset[str] | None = None) -> list[Row]:
         """See `Store.rows`."""
         self._check_open()
-        rows = self._flows.get(flow_id, [])
-        stop = None if limit is None else after_seq + limit
-        return [copy.copy(row) for row in rows[after_seq:stop]]
+        rows = self._flows.get(flow_id, [])[after_seq:]
+        if of is not None:
+            rows = [row for row in rows if row.kind in of]
+        return [copy.copy(row) for row in rows[:limit]]
 
     def last_seq(self, flow_id: str) -> int:
         """See `Store.last_seq`."""
@@ -144,9 +145,7 @@ class MemoryStore:
         self._check_open()
         return flow_row(self._flows.get(flow_id, []))
 
-    def flow_rows(
-        self, status: str | None = None, name: str | None = None, limit: int = 100, after: str | None = None
-    ) -> list[dict[str, Any]]:
+    def flow_rows(self, status: str | None = None, name: str | None = None, limit: int = 100, after: str | None = None) -> list[dict[str, Any]]:
         """See `Store.flow_rows`."""
         self._check_open()
         started = sorted(((_start(rows), rows) for rows in self._flows.values() if _start(rows)), reverse=True, key=lambda s: s[0])

@@ -163,8 +163,8 @@ class Store(Protocol):
     def commit_group(self, commits: Sequence[Commit]) -> list[Outcome]:
         """Commit them all in one transaction; see *Isolation in a group*. Never raises for a member's sake."""
 
-    def rows(self, flow_id: str, after_seq: int = 0, limit: int | None = None) -> list[Row]:
-        """The flow's rows with a greater `seq` than `after_seq`, in order."""
+    def rows(self, flow_id: str, after_seq: int = 0, limit: int | None = None, of: frozenset[str] | None = None) -> list[Row]:
+        """The flow's rows with a greater `seq` than `after_seq`, in order; of these kinds only, where given."""
 
     def last_seq(self, flow_id: str) -> int:
         """The `seq` of the flow's last row, 0 when there is none."""
@@ -185,7 +185,11 @@ class Store(Protocol):
         """Rows `effect-requested` and `await` of open flows that have no outcome yet, in the order of `pos`."""
 
     def query(
-        self, sql: str, params: Sequence[Any] | dict[str, Any] | None = None, *, limit: int | None = None,
+        self,
+        sql: str,
+        params: Sequence[Any] | dict[str, Any] | None = None,
+        *,
+        limit: int | None = None,
         timeout: float | None = None,
     ) -> Result:
         """A user's SQL: one SELECT over the views, nothing else; `SqlRefused` otherwise. From any thread."""
@@ -193,9 +197,7 @@ class Store(Protocol):
     def flow_row(self, flow_id: str) -> dict[str, Any] | None:
         """One row of the view `flows`, its values plain: JSON parsed, timestamps ISO 8601."""
 
-    def flow_rows(
-        self, status: str | None = None, name: str | None = None, limit: int = 100, after: str | None = None
-    ) -> list[dict[str, Any]]:
+    def flow_rows(self, status: str | None = None, name: str | None = None, limit: int = 100, after: str | None = None) -> list[dict[str, Any]]:
         """Rows of the view `flows`, newest first; `after` is the `flow_id` of the last row of the page before."""
 
     def find_flows(self, prefix: str, limit: int = 2) -> list[str]:

@@ -11,6 +11,7 @@ A value over 64 KB stands in `fm.blobs` once, by the SHA-256 of its bytes, and t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from flowmetal.store.protocol import FORMAT_VERSION
@@ -43,11 +44,23 @@ LOG_COLUMNS: Final = (
 ROW: Final = "flow_id, kind, data, at_us, step, fiber, exact, key, seq, pos"
 """The columns of the log in the order of the fields of `Row`."""
 
-INSERT_ONE: Final = f"INSERT INTO fm.log VALUES ({', '.join(f'${n}' for n in range(1, len(LOG_COLUMNS) + 1))})"
-INSERT_MANY: Final = "INSERT INTO fm.log SELECT " + ", ".join(
-    f"unnest(${n}::{sql_type}[])" for n, (_, sql_type) in enumerate(LOG_COLUMNS, 1)
-)
-INSERT_SNAPSHOT: Final = "INSERT INTO fm.snapshots VALUES ($1, $2, $3, $4, $5, $6)"
+FEW: Final = 4
+"""Up to this many rows an insert has parameters for each value; beyond, arrays of values by column are faster."""
+
+
+def insert_few(count: int) -> str:
+    """The statement that inserts so many rows."""
+    width = len(LOG_COLUMNS)
+    rows = (", ".join(f"${row * width + n}" for n in range(1, width + 1)) for row in range(count))
+    return f"INSERT INTO fm.log VALUES {', '.join(f'({row})' for row in rows)}"
+
+
+def _insert_many(table: str, types: Iterable[str]) -> str:
+    return f"INSERT INTO {table} SELECT " + ", ".join(f"unnest(${n}::{sql_type}[])" for n, sql_type in enumerate(types, 1))
+
+
+INSERT_MANY: Final = _insert_many("fm.log", (sql_type for _, sql_type in LOG_COLUMNS))
+INSERT_SNAPSHOTS: Final = _insert_many("fm.snapshots", ("BIGINT", "VARCHAR", "BIGINT", "BIGINT", "VARCHAR", "BLOB"))
 INSERT_LARGE: Final = "INSERT INTO fm.large VALUES ($1, $2)"
 INSERT_BLOB: Final = "INSERT OR IGNORE INTO fm.blobs VALUES ($1, $2)"
 INSERT_META: Final = "INSERT OR REPLACE INTO fm.meta VALUES ($1, $2)"

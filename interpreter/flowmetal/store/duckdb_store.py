@@ -6,6 +6,7 @@ of what is committed, so it changes after a commit and never before.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,15 +45,20 @@ _OPEN_FLOWS = f"""SELECT flow_id FROM ({_STANDING})
     WHERE start_pos IS NOT NULL AND status_kind NOT IN ({_ENDING}) ORDER BY start_pos"""
 _OPEN_REQUESTS = f"""WITH open AS ({_OPEN_FLOWS}),
     closed AS (SELECT flow_id, step, max(pos) AS pos FROM fm.log WHERE kind IN ({_CLOSING_EFFECTS}) GROUP BY ALL),
-    settled AS (SELECT flow_id, data::JSON->>'$.flow' AS flow, max(pos) AS pos FROM fm.entries
+    settled AS (SELECT flow_id, data::JSON->>'$.flow' AS flow, data::JSON->>'$.promise' AS promise, max(pos) AS pos FROM fm.entries
         WHERE kind = '{kinds.AWAIT_SETTLED}' GROUP BY ALL),
     effects AS (SELECT r.* FROM fm.log r SEMI JOIN open o ON o.flow_id = r.flow_id
         ANTI JOIN closed c ON c.flow_id = r.flow_id AND c.step = r.step AND c.pos > r.pos
         WHERE r.kind = '{kinds.EFFECT_REQUESTED}'),
     awaits AS (SELECT r.* FROM fm.log r SEMI JOIN open o ON o.flow_id = r.flow_id
-        ANTI JOIN settled s ON s.flow_id = r.flow_id AND s.flow = TRY_CAST(r.data AS JSON)->>'$.flow' AND s.pos > r.pos
+        ANTI JOIN settled s ON s.flow_id = r.flow_id AND s.flow = TRY_CAST(r.data AS JSON)->>'$.flow'
+            AND s.promise = TRY_CAST(r.data AS JSON)->>'$.promise' AND s.pos > r.pos
         WHERE r.kind = '{kinds.AWAIT}')
     SELECT {schema.ROW} FROM (FROM effects UNION ALL FROM awaits) ORDER BY pos"""
+_ORPHANS = f"""WITH open AS ({_OPEN_FLOWS}),
+    owned AS (SELECT e.flow_id, e.pos, TRY_CAST(e.data AS JSON)->>'$.parent' AS parent FROM fm.entries e SEMI JOIN open o ON o.flow_id = e.flow_id
+        WHERE e.kind = '{kinds.FLOW_STARTED}' AND contains(e.data, '"parent"'))
+    SELECT w.flow_id, w.parent FROM owned w ANTI JOIN open p ON p.flow_id = w.parent WHERE w.parent IS NOT NULL ORDER BY w.pos"""
 
 
 class DuckDBStore:
@@ -102,6 +108,7 @@ class DuckDBStore:
 
     def set_meta(self, key: str, value: str) -> None:
         """See `Store.set_meta`."""
+        self._fault("meta")
         self._write(schema.INSERT_META, [key, value])
 
     def put_blob(self, digest: str, body: bytes) -> None:
@@ -155,6 +162,9 @@ class DuckDBStore:
     def find(self, kind: str, key: str) -> Row | None:
         """See `Store.find`."""
         self._load_index()
+        lately = self._index.keyed(kind, key)
+        if lately is not None:
+            return copy.copy(lately)
         first = self._index.first_of_key(kind, key)
         if first is None:
             return None
@@ -187,6 +197,10 @@ class DuckDBStore:
         with _Reading():
             self._usable()
             return self._log.read(_OPEN_REQUESTS)
+
+    def orphans(self) -> list[tuple[str, str]]:
+        """See `Store.orphans`."""
+        return [(flow_id, parent) for flow_id, parent in self._run(_ORPHANS)]
 
     def flow_row(self, flow_id: str) -> dict[str, Any] | None:
         """See `Store.flow_row`."""
@@ -313,8 +327,8 @@ class DuckDBStore:
         if not self._index.loaded:
             with _Reading():
                 self._usable()
-                flows = self._log.stream("SELECT flow_id, pos FROM fm.log WHERE seq = 1 ORDER BY pos")
-                keys = self._log.stream("SELECT kind, key, pos FROM fm.log WHERE key IS NOT NULL ORDER BY pos")
+                flows = self._log.stream("SELECT flow_id, pos FROM fm.log WHERE seq = 1")
+                keys = self._log.stream("SELECT kind, key, pos FROM fm.log WHERE key IS NOT NULL")
                 self._index.load(flows, keys)
 
     def _range(self, flow_id: str) -> tuple[int | None, int]:

@@ -14,11 +14,17 @@ from flowmetal_kernel.scanner import token_before
 CELL_MAGICS = ("again", "python", "sql")
 
 
+def complete_magic(code: str, cursor: int) -> dict[str, Any] | None:
+    """The notebook's magics that may stand at the cursor; None where no magic's name stands."""
+    line = code[code.rfind("\n", 0, cursor) + 1 : cursor]
+    if not line.startswith("%") or " " in line:
+        return None
+    names = [f"%{name}" for name in sorted(LINE_MAGICS)] + [f"%%{name}" for name in CELL_MAGICS]
+    return reply([name for name in names if name.startswith(line)], cursor - len(line), cursor)
+
+
 async def complete(client: Client, code: str, cursor: int, ns: str) -> dict[str, Any]:
-    """The names that may stand at the cursor."""
-    magic = _magic_before(code, cursor)
-    if magic is not None:
-        return reply(_magics(magic), cursor - len(magic), cursor)
+    """The names of Lisp that may stand at the cursor."""
     token = token_before(code, cursor)
     names = await client.complete(token, ns) if token else []
     return reply(names, cursor - len(token), cursor)
@@ -27,13 +33,3 @@ async def complete(client: Client, code: str, cursor: int, ns: str) -> dict[str,
 def reply(names: list[str], start: int, end: int) -> dict[str, Any]:
     """The message that offers `names` for the text from `start` to `end`."""
     return {"status": "ok", "matches": names, "cursor_start": start, "cursor_end": end, "metadata": {}}
-
-
-def _magic_before(code: str, cursor: int) -> str | None:
-    line = code[code.rfind("\n", 0, cursor) + 1 : cursor]
-    return line if line.startswith("%") and " " not in line else None
-
-
-def _magics(prefix: str) -> list[str]:
-    names = [f"%{name}" for name in sorted(LINE_MAGICS)] + [f"%%{name}" for name in CELL_MAGICS]
-    return [name for name in names if name.startswith(prefix)]

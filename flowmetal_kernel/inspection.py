@@ -9,28 +9,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowmetal.client.client import Client
-from flowmetal_kernel.scanner import symbol_at
+from flowmetal_kernel.scanner import head_of_list, symbol_at
 
 NOTHING: dict[str, Any] = {"status": "ok", "found": False, "data": {}, "metadata": {}}
 
 
 async def inspect(client: Client, code: str, cursor: int, ns: str, detail: int = 0) -> dict[str, Any]:
     """Jupyter's `inspect_reply` for the symbol at the cursor, or for the head of the list around it."""
-    name = symbol_at(code, cursor)
-    found = await client.inspect(name, ns) if name else None
-    if not found:
-        return NOTHING
-    data = {"text/plain": _plain(name, found, detail), "text/markdown": _markdown(name, found, detail)}
-    return {"status": "ok", "found": True, "data": data, "metadata": {}}
+    for name in (symbol_at(code, cursor), head_of_list(code, cursor)):
+        found = await client.inspect(name, ns) if name else None
+        if found:
+            data = {"text/plain": _plain(name, found, detail), "text/markdown": _markdown(name, found, detail)}
+            return {"status": "ok", "found": True, "data": data, "metadata": {}}
+    return NOTHING
 
 
 def _calls(name: str, found: Mapping[str, Any]) -> list[str]:
     arglists = found.get("arglists") or []
     texts = [arglists] if isinstance(arglists, str) else [str(a) for a in arglists]
-    called = str(found.get("name") or name)
     if len(texts) == 1 and texts[0].startswith("("):
         texts = [t for t in texts[0].strip("()").replace("] [", "]\n[").split("\n") if t]
-    return [f"({called} {text.strip()[1:-1]})".replace(" )", ")") if text.strip().startswith("[") else text for text in texts]
+    return [f"({name} {text.strip()[1:-1]})".replace(" )", ")") if text.strip().startswith("[") else text for text in texts]
 
 
 def _plain(name: str, found: Mapping[str, Any], detail: int) -> str:

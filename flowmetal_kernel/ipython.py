@@ -6,11 +6,13 @@ The one rule: a magic that waits is awaited by the cell, so that the notebook's 
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
 from flowmetal.errors import FlowmetalError
 from flowmetal_kernel import display, magics
+from flowmetal_kernel.interrupts import INTERRUPTED, interrupts
 from flowmetal_kernel.session import Session
 from flowmetal_kernel.views import Views
 
@@ -73,10 +75,14 @@ class Extension:
         return magic
 
     async def _guarded(self, work: Any) -> None:
-        try:
-            await work
-        except FlowmetalError as problem:
-            raise CellFailed(display.error(problem)) from None
+        task = asyncio.ensure_future(work)
+        with interrupts(task):
+            try:
+                await task
+            except asyncio.CancelledError:
+                raise CellFailed(INTERRUPTED) from None
+            except FlowmetalError as problem:
+                raise CellFailed(display.error(problem)) from None
 
     async def _run(self, line: str, body: str) -> None:
         source = "\n" + body  # the magic's own line: lines keep their numbers

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import inspect as inspection_of
 import os
-import signal
 import sys
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from flowmetal.client import store_url
 from flowmetal.errors import FlowmetalError
 from flowmetal_kernel import completion, display, inspection, magics
 from flowmetal_kernel.cells import Part, is_python, parse_cell
+from flowmetal_kernel.interrupts import INTERRUPTED, interrupts
 from flowmetal_kernel.literals import NotData, lisp_literal
 from flowmetal_kernel.python_cell import LastValue
 from flowmetal_kernel.scanner import scan
@@ -36,11 +36,6 @@ CONCURRENT = frozenset(f"{name}_request" for name in ("complete", "inspect", "is
     "comm_close",
 }
 """What is answered while a cell waits."""
-INTERRUPTED = {
-    "ename": "Interrupted",
-    "evalue": "the flows that this cell started go on",
-    "traceback": ["\x1b[31mInterrupted\x1b[0m: the flows that this cell started go on"],
-}
 REVIVE_TIMEOUT = 5.0
 RESTART_TIMEOUT = 3.0
 
@@ -56,7 +51,7 @@ class CellError(Exception):
         self.shown = shown
 
 
-class FlowmetalKernel(IPythonKernel):  # type: ignore[misc]
+class FlowmetalKernel(IPythonKernel):
     """Lisp by default; `%%sql`, `%%python` and IPython's magics beside it."""
 
     implementation = "flowmetal"
@@ -78,6 +73,7 @@ class FlowmetalKernel(IPythonKernel):  # type: ignore[misc]
         self._views: Views | None = None
         self._reviving: asyncio.Task[None] | None = None
         self._main_loop: asyncio.AbstractEventLoop | None = None
+        self._newest_parent: dict[str, Any] = {}
 
     # What the kernel says of itself
 
@@ -137,6 +133,9 @@ class FlowmetalKernel(IPythonKernel):  # type: ignore[misc]
         cell_id: str | None = None,
     ) -> Reply:
         """Runs a cell's parts, one after the other."""
+        self._newest_parent = self.get_parent("shell")
+        if self._views is not None:
+            self._repeat(self._views.take_changes(), unheard=cell_id is None)
         number = self.shell.execution_count
         options = {"allow_stdin": allow_stdin, "cell_meta": cell_meta, "cell_id": cell_id}
         reply: Reply = {"status": "ok"}
@@ -146,7 +145,7 @@ class FlowmetalKernel(IPythonKernel):  # type: ignore[misc]
         except CellError as failure:
             if not failure.shown and not silent:
                 self._publish("error", failure.content)
-            reply = {"status": "error", **failure.content}
+            reply |= {"status": "error", **failure.content}
         if store_history and not silent:
             self.shell.history_manager.store_inputs(number, code)
         if not silent:
@@ -155,9 +154,9 @@ class FlowmetalKernel(IPythonKernel):  # type: ignore[misc]
 
     async def _run_part(self, part: Part, number: int, silent: bool, options: dict[str, Any], reply: Reply) -> None:
         if part.kind in ("python", "ipython"):
-            await self._python(part, silent, options)
+            await self._python(part, silent, options, reply)
         elif part.kind == "quit":
-            reply["payload"] = [{"source": "ask_exit", "keepkernel": False}]
+            reply["payload"] = [*reply.get("payload", []), {"source": "ask_exit", "keepkernel": False}]
         else:
             work = self._lisp(part, number, silent) if part.kind in ("lisp", "again") else self._magic(part, number, silent)
             await self._interruptible(work)
@@ -199,7 +198,7 @@ class FlowmetalKernel(IPythonKernel):  # type: ignore[misc]
         if not silent:
             self._publish("display_data", {"data": bundle, "metadata": {}, "transient": {}})
 
-    async def _python(self, part: Part, silent: bool, options: dict[str, Any]) -> None:
+    async def _python(self, part: Part, silent: bool, options: dict[str, Any], whole: Reply) -> None:
         """Runs Python in IPython's own shell; a named cell's last value becomes a definition in Lisp."""
         number = self.shell.execution_count
         last = LastValue()
@@ -208,11 +207,12 @@ class FlowmetalKernel(IPythonKernel):  # type: ignore[misc]
         try:
             with _no_history(self.shell.history_manager):
                 answer = super().do_execute(part.text, silent, True, {}, **options)
-                reply = await answer if inspection_of.isawaitable(answer) else answer
+                reply = dict(await answer if inspection_of.isawaitable(answer) else answer)
         finally:
             if part.name is not None:
                 self.shell.ast_transformers.remove(last)
             self.shell.execution_count = number
+        whole["payload"] = [*whole.get("payload", []), *reply.get("payload", [])]
         if reply["status"] != "ok":
             content = {name: reply.get(name) for name in ("ename", "evalue", "traceback")}
             raise CellError(content, shown=True)
@@ -227,10 +227,14 @@ class FlowmetalKernel(IPythonKernel):  # type: ignore[misc]
             raise FlowmetalError(str(problem), type="value") from problem
         await self._lisp(Part("again", source), number, silent)
 
+    def _cancel_on_sigint(self, future: asyncio.Future[Any]) -> Any:
+        """What IPython awaits ends by an interrupt as ours does; ipykernel's own way does not wake a loop that sleeps."""
+        return interrupts(future)
+
     async def _interruptible(self, work: Awaitable[None]) -> None:
         """Runs `work` so that an interrupt ends it at once; a problem becomes the cell's error."""
         task = asyncio.ensure_future(work)
-        with _interrupts(task):
+        with interrupts(task):
             try:
                 await task
             except asyncio.CancelledError:
@@ -247,7 +251,17 @@ class FlowmetalKernel(IPythonKernel):  # type: ignore[misc]
     # What is shown
 
     def _publish(self, kind: str, content: dict[str, Any]) -> None:
-        self.send_response(self.iopub_socket, kind, content)
+        """Sends what a cell shows. A change to what an earlier cell showed goes out under the cell that runs now: programs that
+        execute notebooks listen to no other."""
+        if kind == "update_display_data":
+            self.session.send(self.iopub_socket, kind, content, parent=self._newest_parent)
+        else:
+            self.send_response(self.iopub_socket, kind, content)
+
+    def _repeat(self, changes: list[dict[str, Any]], *, unheard: bool) -> None:
+        """A program that executes notebooks (it names no cells) hears nothing between two cells: it is told again."""
+        for content in changes if unheard else ():
+            self._publish("update_display_data", content)
 
     def _stream(self, text: str, name: str = "stdout") -> None:
         self._publish("stream", {"name": name, "text": text})
@@ -262,9 +276,12 @@ class FlowmetalKernel(IPythonKernel):  # type: ignore[misc]
     async def do_complete(self, code: str, cursor_pos: int | None) -> Reply:
         """Names for the text before the cursor."""
         cursor = len(code) if cursor_pos is None else cursor_pos
+        magics_there = completion.complete_magic(code, cursor)
+        if magics_there is not None:
+            return magics_there
         if is_python(code):
             answer = super().do_complete(code, cursor)
-            return await answer if inspection_of.isawaitable(answer) else answer
+            return dict(await answer if inspection_of.isawaitable(answer) else answer)
         try:
             return await completion.complete(await self.flows.client(), code, cursor, self.flows.ns)
         except FlowmetalError as problem:
@@ -276,7 +293,7 @@ class FlowmetalKernel(IPythonKernel):  # type: ignore[misc]
         cursor = len(code) if cursor_pos is None else cursor_pos
         if is_python(code):
             answer = super().do_inspect(code, cursor, detail_level, omit_sections)
-            return await answer if inspection_of.isawaitable(answer) else answer
+            return dict(await answer if inspection_of.isawaitable(answer) else answer)
         try:
             return await inspection.inspect(await self.flows.client(), code, cursor, self.flows.ns, detail_level)
         except FlowmetalError as problem:
@@ -346,18 +363,3 @@ def _no_history(manager: Any) -> Iterator[None]:
         yield
     finally:
         del manager.store_inputs
-
-
-@contextmanager
-def _interrupts(task: asyncio.Future[Any]) -> Iterator[None]:
-    """While this lasts, SIGINT cancels the task, and nothing else."""
-    loop = asyncio.get_running_loop()
-
-    def cancel(_signal: int, _frame: Any) -> None:
-        loop.call_soon_threadsafe(task.cancel)
-
-    before = signal.signal(signal.SIGINT, cancel)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -90,7 +90,7 @@ async def shim(client: Client, _argument: str) -> Bundle:
         {
             "address": url,
             "callbacks": f"POST {url}/v1/callbacks/…   open: {opened.fetchall()[0][0]}",
-            "start a flow": f"POST {url}/v1/flows   {{\"name\": …, \"args\": […]}}",
+            "start a flow": f'POST {url}/v1/flows   {{"name": …, "args": […]}}',
             "all calls": f"{url}/openapi.json",
             "authorization": f"Bearer …   {token}; callbacks need none",
         }

@@ -62,14 +62,13 @@ def token_before(text: str, cursor: int) -> str:
 
 
 def symbol_at(text: str, cursor: int) -> str:
-    """The whole symbol under the cursor, or else the one at the head of the list around it."""
-    before = token_before(text, cursor)
+    """The whole symbol under the cursor."""
     after = _SYMBOL_START.match(text, cursor)
-    token = before + (after.group() if after else "")
-    return token if token else _head_of_list(text, cursor)
+    return token_before(text, cursor) + (after.group() if after else "")
 
 
-def _head_of_list(text: str, cursor: int) -> str:
+def head_of_list(text: str, cursor: int) -> str:
+    """The symbol at the head of the list around the cursor."""
     depth = 0
     for at in range(cursor - 1, -1, -1):
         if text[at] in _CLOSERS:

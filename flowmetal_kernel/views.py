@@ -61,11 +61,17 @@ class Views:
         self._views: dict[str, View] = {}
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._changes: dict[str, dict[str, Any]] = {}
+
+    def take_changes(self) -> list[dict[str, Any]]:
+        """The changes to earlier outputs since this was last asked, as they were published."""
+        changes, self._changes = list(self._changes.values()), {}
+        return changes
 
     async def show(self, flow_id: str, printed: str = "") -> None:
         """Displays the history of a flow; it stays live until the flow ends."""
         view = await self._fetch(await self._connect(), flow_id)
-        text = printed or f"#flow[{view.model['name']} {view.flow_id}]"
+        text = printed or _printed(view)
         output = uuid4().hex
         self._display(self._bundle(view, text), output)
         if not view.model["ended"]:
@@ -83,11 +89,10 @@ class Views:
             raise FlowmetalError(f"flow {view.flow_id} has no steps to look at", type="value", hint=f"%flow {view.model['short']} shows what it has")
         state = past(await client.state(view.flow_id, step))
         widget = self._widget(view, step)
-        widget.send({"state": state})
         bundle = {
             HISTORY: {"model_id": widget.model_id, "flow_id": view.flow_id},
             "text/html": picture.html(view.model) + stack.html(state),
-            "text/plain": f"#flow[{view.model['name']} {view.flow_id}] {stack.text(state)}",
+            "text/plain": f"{_printed(view)} {stack.text(state)}",
         }
         self._display(bundle, uuid4().hex)
         self._follow(view)
@@ -216,9 +221,14 @@ class Views:
         view.pictured = str(view.model["status"])
         for output, text in view.outputs.items():
             content = {"data": self._bundle(view, text), "metadata": {}, "transient": {"display_id": output}}
+            self._changes[output] = content
             self._publish("update_display_data", content)
         if view.model["ended"]:
             view.outputs.clear()
+
+
+def _printed(view: View) -> str:
+    return f"#flow[{view.flow_id} {view.model['name']}]"
 
 
 def _append(view: View, event: dict[str, Any]) -> None:

@@ -113,7 +113,7 @@ def _pieces(value: Any, depth: int) -> Iterable[str]:
 
 def _map(value: Mapping[str, Any], depth: int) -> Iterable[str]:
     if set(value) == {"flow_id", "name"}:
-        yield f"#flow[{value['name']} {short_id(str(value['flow_id']))}]"
+        yield f"#flow[{short_id(str(value['flow_id']))} {value['name']}]"
         return
     yield "{"
     for i, (key, item) in enumerate(value.items()):

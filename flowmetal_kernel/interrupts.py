@@ -1,0 +1,39 @@
+"""What an interrupt does to a cell that waits.
+
+In: the task that a cell awaits. Out: SIGINT cancels it, wherever the event loop is at that moment. The one rule: the loop is
+woken for it; a handler that only notes the signal would be heard when something else happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+INTERRUPTED = {
+    "ename": "Interrupted",
+    "evalue": "the flows that this cell started go on",
+    "traceback": ["\x1b[31mInterrupted\x1b[0m: the flows that this cell started go on"],
+}
+"""What the notebook shows, as the content of a Jupyter error."""
+
+
+@contextmanager
+def interrupts(task: asyncio.Future[Any]) -> Iterator[None]:
+    """While this lasts, SIGINT cancels the task, and nothing else. On another thread than the main one no signal is heard."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def cancel(_signal: int, _frame: Any) -> None:
+        loop.call_soon_threadsafe(task.cancel)
+
+    before = signal.signal(signal.SIGINT, cancel)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -152,10 +152,12 @@ def defmulti_form(an: Analyzer, form: List) -> Any:
         facts.update({k.name: v for k, v in items.pop(0).items() if isinstance(k, Keyword)})
     if not items:
         raise an.error("defmulti needs a dispatch function", form)
-    default: Any = _kw("default")
-    if len(items) >= 3 and items[1] is _kw("default"):
-        default = items[2]
-    return _define("defmulti", name, facts, list_of([_sym("multi-fn", "core"), name.name, items[0], default]))
+    if len(items) % 2 == 0 or any(k not in (_kw("default"), _kw("hierarchy")) for k in items[1::2]):
+        raise an.error("defmulti takes a dispatch function, and after it :default value or :hierarchy hierarchy", form)
+    options = dict(zip(items[1::2], items[2::2], strict=True))
+    default = options.get(_kw("default"), _kw("default"))
+    parts = [items[0], default, *([options[_kw("hierarchy")]] if _kw("hierarchy") in options else [])]
+    return _define("defmulti", name, facts, list_of([_sym("multi-fn", "core"), name.name, *parts]))
 
 
 def defmethod_form(an: Analyzer, form: List) -> Any:
@@ -171,6 +173,45 @@ def defmethod_form(an: Analyzer, form: List) -> Any:
     function.span = form.span
     target = Symbol(cell.ns, cell.name, None, name.span)
     return _define("defmethod", target, {}, list_of([_sym("add-method", "core"), target, items[1], function]))
+
+
+def _changed(name: str, maker: str, count: int, what: str) -> Any:
+    """A form that defines a multimethod anew, changed by `maker`."""
+
+    def rewrite(an: Analyzer, form: List) -> Any:
+        items = list(form.rest())
+        if len(items) != count or not isinstance(items[0], Symbol):
+            raise an.error(f"{name} takes {what}", form)
+        cell = an.definitions.resolve(items[0].ns, items[0].name, an.ns, an.version)
+        if cell is None:
+            raise an.unresolved(items[0])
+        target = Symbol(cell.ns, cell.name, None, items[0].span)
+        return _define("defmethod", target, {}, list_of([_sym(maker, "core"), target, *items[1:]]))
+
+    return rewrite
+
+
+def _shared_hierarchy(name: str, maker: str) -> Any:
+    """`(derive tag parent)`: defines the shared hierarchy anew; with a hierarchy of its own it is a function."""
+
+    def rewrite(an: Analyzer, form: List) -> Any:
+        items = list(form.rest())
+        if len(items) == 3:
+            return list_of([_sym(maker, "core"), *items, *([False] if name == "derive" else [])])
+        if len(items) != 2:
+            raise an.error(f"{name} takes a tag and its parent, or a hierarchy, a tag and its parent", form, "arity")
+        target = _sym("shared-hierarchy", "core")
+        made = list_of([_sym(maker, "core"), target, *items, *([True] if name == "derive" else [])])
+        return list_of([_sym("do"), _define("derive", target, {}, made), None])
+
+    return rewrite
+
+
+def defonce_form(an: Analyzer, form: List) -> Any:
+    """`(defonce name value)`: nothing where the name has a value already."""
+    name = _name(an, form)
+    known = an.definitions.lookup(an.ns, name.name, an.version)
+    return None if known is not None and known.kind != "declare" else def_form(an, form)
 
 
 def declare_form(an: Analyzer, form: List) -> Any:
@@ -243,5 +284,9 @@ def require_form(an: Analyzer, form: List, scope: FnScope, span: Span | None) ->
 DEFINITIONS.special.update({"def*": def_star, "ns": ns_form, "require": require_form})
 DEFINITIONS.rewrites.update({
     "def": def_form, "defn": defn_form, "defn-": defn_private, "defmacro": defmacro_form, "defflow": defflow_form, "deftest": deftest_form,
-    "defforeign": defforeign_form, "defmulti": defmulti_form, "defmethod": defmethod_form, "declare": declare_form,
+    "defforeign": defforeign_form, "defmulti": defmulti_form, "defmethod": defmethod_form, "declare": declare_form, "defonce": defonce_form,
+    "remove-method": _changed("remove-method", "without-method*", 2, "a multimethod's name and a dispatch value"),
+    "remove-all-methods": _changed("remove-all-methods", "without-methods*", 1, "a multimethod's name"),
+    "prefer-method": _changed("prefer-method", "prefer-in*", 3, "a multimethod's name and two dispatch values"),
+    "derive": _shared_hierarchy("derive", "derive-in*"), "underive": _shared_hierarchy("underive", "underive-in*"),
 })  # fmt: skip

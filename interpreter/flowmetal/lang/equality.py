@@ -105,7 +105,7 @@ def _compare_atoms(a: Any, b: Any) -> int:
 _KINDS: Final = {
     "NoneType": "nil", "bool": "a boolean", "int": "an integer", "float": "a float", "Decimal": "a decimal",
     "str": "a string", "Keyword": "a keyword", "Symbol": "a symbol", "Vector": "a vector", "Map": "a map",
-    "Set": "a set", "Cons": "a list", "Link": "a seq", "Seq": "a seq", "Duration": "a duration",
+    "Set": "a set", "SortedMap": "a sorted map", "SortedSet": "a sorted set", "Cons": "a list", "Link": "a seq", "Seq": "a seq", "Duration": "a duration",
     "Instant": "an instant", "UUID": "a UUID", "Regex": "a regex", "bytes": "bytes",
     "ErrorValue": "an error", "Var": "a var", "Atom": "an atom", "Promise": "a promise",
     "Callback": "a callback", "FlowHandle": "a flow handle",

@@ -78,7 +78,8 @@ class _Walk:
             raise LispError(f"a value of more than {limit} cannot be given to the outside", type="limit")
         if x.meta is not None:
             self.faithful = False
-        if type(x) is Map:
+        if isinstance(x, Map):
+            self.faithful = self.faithful and type(x) is Map
             return self.map(x, depth + 1)
         if type(x) is Vector:
             return [self.value(y, depth + 1) for y in x]

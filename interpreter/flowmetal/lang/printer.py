@@ -17,6 +17,7 @@ from uuid import UUID
 from flowmetal.errors import LispError
 from flowmetal.lang.lists import Cons, Link, Seq
 from flowmetal.lang.maps import Map, Set
+from flowmetal.lang.sorted import SortedMap, SortedSet
 from flowmetal.lang.structure import Structure
 from flowmetal.lang.values import Duration, ErrorValue, Instant, Keyword, Regex, Symbol, kw
 from flowmetal.lang.vectors import Vector
@@ -88,6 +89,7 @@ _DISPLAYED: Final[dict[type, Callable[[Any], str]]] = {
 }
 _BRACKETS: Final[dict[type, tuple[str, str]]] = {
     Vector: ("[", "]"), Cons: ("(", ")"), Link: ("(", ")"), Seq: ("(", ")"), Set: ("#{", "}"), Map: ("{", "}"),
+    SortedSet: ("#{", "}"), SortedMap: ("{", "}"),
     ErrorValue: ("#error {", "}"),
 }  # fmt: skip
 
@@ -148,8 +150,8 @@ def _pieces(root: Any, atoms: dict[type, Callable[[Any], str]]) -> list[str]:
 
 def _elements(x: Structure, out: list[str]) -> Iterator[Any]:
     """The parts of a structure; writes what stands between two of them when the next is asked for."""
-    if type(x) is Map or type(x) is ErrorValue:
-        entries = x._entries() if type(x) is Map else _error_entries(x)
+    if isinstance(x, (Map, ErrorValue)):
+        entries = x._entries() if isinstance(x, Map) else _error_entries(x)
         return _spaced_entries(entries, out)
     return _spaced(x._parts(), out)
 

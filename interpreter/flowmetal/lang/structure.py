@@ -56,6 +56,8 @@ class Structure:
     """Its metadata, a Map or None: it does not count in equality."""
     span: Any
     """Where the reader met it, a Span or None."""
+    by_comparator = False
+    """Whether a look-up asks a comparator, which does not know all that `=` knows."""
 
     def _parts(self) -> Iterable[Any]:
         """All parts: elements, or keys and values."""
@@ -68,6 +70,10 @@ class Structure:
     def get(self, key: Any, default: Any = None) -> Any:
         """The value at a key; only for maps and sets."""
         raise NotImplementedError
+
+    def unordered(self) -> Structure:
+        """The same entries with look-up by `=`."""
+        return self
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -145,6 +151,10 @@ def _match(pairs: Iterable[tuple[Any, Any]], todo: list[tuple[Structure, Structu
 
 def _match_entries(a: Structure, b: Structure, todo: list[tuple[Structure, Structure]]) -> bool:
     deep = []
+    if b.by_comparator:
+        a, b = b, a
+        if b.by_comparator:
+            b = b.unordered()
     for k, v in a._entries():
         if isinstance(k, Structure):
             deep.append((k, v))

@@ -12,6 +12,7 @@ from flowmetal.lang.primitives import (
     regex,
     sequences,
     sets,
+    sorted_collections,
     strings,
     time,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "regex",
     "sequences",
     "sets",
+    "sorted_collections",
     "strings",
     "time",
 ]

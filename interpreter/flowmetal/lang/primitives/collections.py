@@ -19,6 +19,7 @@ from flowmetal.lang.primitives.numbers import BINARY
 from flowmetal.lang.primitives.reducibles import Reducible
 from flowmetal.lang.primitives.registry import primitive
 from flowmetal.lang.primitives.sequences import items_of, iterate_over, sequence
+from flowmetal.lang.sorted import SortedMap, SortedSet
 from flowmetal.lang.vectors import EMPTY_VECTOR, Vector
 
 _ABSENT: Any = object()
@@ -66,7 +67,9 @@ def hash_set(*xs: Any) -> Set:
 @primitive("core", "set", "([coll])", "A set of the elements.", "(set [1 1 2]) ;=> #{1 2}")
 def set_(coll: Any) -> Set:
     """`set`."""
-    return coll.with_meta(None) if isinstance(coll, Set) and coll.meta is not None else coll if isinstance(coll, Set) else Set.of(items_of("set", coll))
+    if not isinstance(coll, Set):
+        return Set.of(items_of("set", coll))
+    return coll if coll.meta is None else coll.with_meta(None)  # type: ignore[no-any-return]
 
 
 # Looking up
@@ -103,6 +106,8 @@ def not_empty(coll: Any) -> Any:
 @primitive("core", "empty", "([coll])", "An empty collection of the same kind, with the same metadata.", "(empty [1 2]) ;=> []")
 def empty(coll: Any) -> Any:
     """`empty`."""
+    if isinstance(coll, (SortedMap, SortedSet)):
+        return coll.emptied()
     for kind, none in ((Vector, EMPTY_VECTOR), (Map, EMPTY_MAP), (Set, EMPTY_SET), (List, EMPTY_LIST)):
         if isinstance(coll, kind):
             return none if coll.meta is None else none.with_meta(coll.meta)
@@ -265,7 +270,9 @@ def _conj_map(coll: Map, x: Any) -> Map:
     if x is None:
         return coll
     if isinstance(x, Map):
-        return coll.assoc_all(x.items()) if len(coll) else x if coll.meta is None else x.with_meta(coll.meta)
+        if len(coll) or type(coll) is not Map or type(x) is not Map:
+            return coll.assoc_all(x.items())
+        return x if coll.meta is None and x.meta is None else x.with_meta(coll.meta)
     raise wrong("conj on a map", "an entry [key value] or a map", x)
 
 
@@ -396,8 +403,8 @@ def subvec(v: Any, start: Any, end: Any = _ABSENT) -> Vector:
 @primitive("core", "rseq", "([coll])", "The elements of a vector, last first; nil when there are none.", "(rseq [1 2]) ;=> (2 1)")
 def rseq(coll: Any) -> Any:
     """`rseq`."""
-    if not isinstance(coll, Vector):
-        raise wrong("rseq", "a vector", coll)
+    if not isinstance(coll, (Vector, SortedMap, SortedSet)):
+        raise wrong("rseq", "a vector or a sorted collection", coll)
     return sequence(tuple(coll)[::-1]) or None
 
 

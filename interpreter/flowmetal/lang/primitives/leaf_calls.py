@@ -12,6 +12,7 @@ from typing import Any
 from flowmetal.errors import LispError
 from flowmetal.lang.persistent import Map, Set, Vector
 from flowmetal.lang.primitives.registry import Primitive
+from flowmetal.lang.sorted import SortedMap, SortedSet
 from flowmetal.lang.values import Keyword, Symbol
 
 
@@ -88,6 +89,8 @@ _INVOKE: dict[type, Callable[[Any, tuple[Any, ...] | list[Any]], Any]] = {
     Keyword: _keyword,
     Symbol: _keyword,
     Map: _map,
+    SortedMap: _map,
     Set: _set,
+    SortedSet: _set,
     Vector: _vector,
 }

@@ -21,6 +21,7 @@ from flowmetal.lang.primitives.checks import NUMBERS, number, shown
 from flowmetal.lang.primitives.reducibles import Reducible
 from flowmetal.lang.primitives.registry import leaf_loop, primitive
 from flowmetal.lang.primitives.sequences import binary, items_of, sequence
+from flowmetal.lang.sorted import SortedMap, SortedSet
 from flowmetal.lang.values import Duration, ErrorValue, Instant, Keyword, Regex, Symbol, Var, kw
 from flowmetal.lang.vectors import Vector
 
@@ -64,8 +65,8 @@ _is("simple-ident?", lambda x: type(x) in (Keyword, Symbol) and x.ns is None, "a
 _is("qualified-ident?", lambda x: type(x) in (Keyword, Symbol) and x.ns is not None, "a name with namespace", "(qualified-ident? :a/b) ;=> true")
 _kind("vector?", (Vector,), "a vector", "(vector? [1]) ;=> true")
 _is("map-entry?", lambda x: type(x) is Vector and len(x) == 2, "a vector of two, as a map's entries are", "(map-entry? (first {:a 1})) ;=> true")
-_kind("map?", (Map,), "a map", "(map? {}) ;=> true")
-_kind("set?", (Set,), "a set", "(set? #{}) ;=> true")
+_is("map?", lambda x: isinstance(x, Map), "a map", "(map? {}) ;=> true")
+_is("set?", lambda x: isinstance(x, Set), "a set", "(set? #{}) ;=> true")
 _kind("list?", (Cons,), "a list", "(list? '(1)) ;=> true")
 _is("seq?", lambda x: isinstance(x, (List, Reducible)), "a list or sequence", "(seq? (seq [1])) ;=> true")
 _is("coll?", lambda x: isinstance(x, (Vector, List, Map, Set, Reducible)), "a collection", "(coll? [1]) ;=> true")
@@ -73,8 +74,8 @@ _is("sequential?", lambda x: isinstance(x, (Vector, List, Reducible)), "a vector
 _is("associative?", lambda x: isinstance(x, (Vector, Map)), "a map or vector", "(associative? [1]) ;=> true")
 _is("counted?", lambda x: isinstance(x, (Vector, List, Map, Set)), "counted at once", "(counted? [1]) ;=> true")
 _is("indexed?", lambda x: isinstance(x, Vector), "a vector", "(indexed? [1]) ;=> true")
-_is("reversible?", lambda x: isinstance(x, Vector), "a vector", "(reversible? [1]) ;=> true")
-_is("sorted?", lambda x: False, "a sorted collection; there are none", "(sorted? {}) ;=> false")
+_is("reversible?", lambda x: isinstance(x, (Vector, SortedMap, SortedSet)), "a vector or a sorted collection", "(reversible? [1]) ;=> true")
+_is("sorted?", lambda x: isinstance(x, (SortedMap, SortedSet)), "a sorted map or set", "(sorted? {}) ;=> false")
 _is("record?", lambda x: False, "a record; there are none", "(record? {}) ;=> false")
 _is("seqable?", lambda x: x is None or isinstance(x, (Vector, List, Map, Set, Reducible, str, bytes)), "something to make a sequence of", "(seqable? nil) ;=> true")
 _kind("inst?", (Instant,), "an instant", '(inst? #inst "2026-01-01") ;=> true')

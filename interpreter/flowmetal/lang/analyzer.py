@@ -117,26 +117,23 @@ class Analyzer:
 
     # Names
 
-    def find_local(self, name: str, scope: FnScope) -> leaves.Leaf | None:
-        """The leaf that reads a local by name, capturing it when it belongs to an outer function."""
+    def local(self, name: str, scope: FnScope, span: Span | None = None) -> n.Local | None:
+        """A local by name, captured when it belongs to an outer function."""
         slot = scope.locals.get(name)
         if slot is not None:
-            return leaves.local(slot)
+            return n.Local(span, leaves.local(slot), slot)
         if scope.parent is None:
             return None
         if name not in scope.captures:
-            if self.find_local(name, scope.parent) is None:
+            if self.local(name, scope.parent) is None:
                 return None
             scope.captures[name] = len(scope.captures)
-        return leaves.captured(scope.captures[name])
+        return n.Local(span, leaves.captured(scope.captures[name]), 0, scope.captures[name])
 
     def symbol(self, form: Symbol, scope: FnScope, span: Span | None) -> n.Node:
         """A reference to a local or to a definition."""
-        if form.ns is None:
-            leaf = self.find_local(form.name, scope)
-            if leaf is not None:
-                return n.Local(span, leaf)
-        return self.global_(form, span)
+        found = self.local(form.name, scope, span) if form.ns is None else None
+        return found if found is not None else self.global_(form, span)
 
     def global_(self, form: Symbol, span: Span | None) -> n.Node:
         """A reference to a definition; a function of the library is a constant."""
@@ -171,7 +168,7 @@ class Analyzer:
         head = form.first()
         if isinstance(head, Symbol) and head.ns is None and head.name in natives.SPECIAL:
             return natives.SPECIAL[head.name](self, form, scope, span)
-        if isinstance(head, Symbol) and not (head.ns is None and self.find_local(head.name, scope) is not None):
+        if isinstance(head, Symbol) and not (head.ns is None and self.local(head.name, scope) is not None):
             if head.ns in (None, "core") and head.name in natives.REWRITES:
                 return self.analyze(_at(natives.REWRITES[head.name](self, form), form), scope)
             cell = self.definitions.resolve(head.ns, head.name, self.ns, self.version)

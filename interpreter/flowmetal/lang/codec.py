@@ -29,6 +29,8 @@ from flowmetal.lang.maps import EMPTY_MAP
 from flowmetal.lang.persistent import EMPTY_LIST, Chain, Cons, Link, Map, Seq, Set, Vector
 from flowmetal.lang.primitives.reducibles import AGAIN, END, Reduced, Reducible
 from flowmetal.lang.primitives.registry import TABLE, Primitive
+from flowmetal.lang.primitives.sorted_collections import comparator
+from flowmetal.lang.sorted import SortedMap, SortedSet
 from flowmetal.lang.values import Duration, ErrorValue, Instant, Keyword, Regex, Symbol, Var
 
 FORMAT = 1
@@ -189,11 +191,11 @@ def _frame(e: Encoder, i: int, x: Frame) -> list[Any]:
 
 def _fiber(e: Encoder, i: int, x: Fiber) -> list[Any]:
     value = None if x.value is f.PENDING else [e.ref(x.value)]
-    return ["fiber", x.id, e.ref(x.promise), e.ref(x.wait), value, e.ref(x.error), x.cancel, e.ref(x.reason), *[e.ref(y) for y in x.frames]]
+    return ["fiber", x.id, e.ref(x.promise), e.ref(x.wait), value, e.ref(x.error), x.cancel, e.ref(x.reason), x.shield, *[e.ref(y) for y in x.frames]]
 
 
 def _wait(e: Encoder, i: int, x: Wait) -> list[Any]:
-    return ["wait", x.mode, x.owned, len(x.promises), *[e.ref(y) for y in x.promises], *[e.ref(y) for y in x.keys]]
+    return ["wait", x.mode, x.owned, x.left, len(x.promises), *[e.ref(y) for y in x.promises], *[e.ref(y) for y in x.keys]]
 
 
 def _program(e: Encoder, i: int, x: Program) -> list[Any]:
@@ -203,7 +205,7 @@ def _program(e: Encoder, i: int, x: Program) -> list[Any]:
 def _state(e: Encoder, i: int, x: State) -> list[Any]:
     ending = None if x.ending is None else [e.ref(x.ending[0]), e.ref(x.ending[1])]
     keys = [list(k) if isinstance(k, tuple) else k for k in x.open]
-    head = [x.flow_id, x.run, x.kind, x.pin, e.ref(x.program), x.parent, x.steps, x.next_fiber, x.next_define, e.ref(x.main), ending]
+    head = [x.flow_id, x.run, x.kind, x.pin, e.ref(x.program), x.parent, x.steps, x.next_fiber, x.next_define, e.ref(x.main), ending, x.cancelled]
     return ["state", head, list(x.ready), keys, [e.ref(p) for p in x.open.values()], [e.ref(y) for y in x.fibers.values()]]
 
 
@@ -232,6 +234,8 @@ _ENCODE: dict[type, Callable[[Encoder, int, Any], list[Any]]] = {
     _Shared: lambda e, i, x: ["arr", *[e.ref(y) for y in x.items]],
     Map: _map,
     Set: lambda e, i, x: ["s", *[e.ref(y) for y in x]],
+    SortedMap: lambda e, i, x: ["sm", e.ref(x.comparator.function), x.comparator.version, *[e.ref(y) for pair in x.items() for y in pair]],
+    SortedSet: lambda e, i, x: ["ss", e.ref(x.body.comparator.function), x.body.comparator.version, *[e.ref(y) for y in x]],
     ErrorValue: _error,
     f.Closure: _closure,
     f.Root: _root,
@@ -242,7 +246,7 @@ _ENCODE: dict[type, Callable[[Encoder, int, Any], list[Any]]] = {
     f.Delay: lambda e, i, x: ["delay", e.ref(x.function), e.ref(x.value)],
     f.FlowProgram: lambda e, i, x: ["flow", x.ns, x.name, e.ref(x.body)],
     f.ForeignStub: lambda e, i, x: ["stub", x.name, e.ref(x.params), e.ref(x.options)],
-    f.MultiFn: lambda e, i, x: ["multi", x.name, e.ref(x.dispatch), e.ref(x.default), e.ref(x.methods)],
+    f.MultiFn: lambda e, i, x: ["multi", x.name, *[e.ref(y) for y in (x.dispatch, x.default, x.methods, x.preferences, x.hierarchy)]],
     Primitive: lambda e, i, x: ["prim", x.ns, x.name],
     f.MachineOp: lambda e, i, x: ["op", x.ns, x.name],
     Reduced: lambda e, i, x: ["red", e.ref(x.value)],
@@ -400,11 +404,15 @@ _BUILD: dict[str, Callable[..., Any]] = {
     "arr": lambda d, *items: _array(d, items),
     "m": lambda d, *items: Map.of([(d.ref(k), d.ref(v)) for k, v in zip(items[::2], items[1::2], strict=True)]) if items else EMPTY_MAP,
     "s": lambda d, *items: Set.of([d.ref(r) for r in items]),
+    "sm": lambda d, by, version, *items: SortedMap.in_order(
+        [(d.ref(k), d.ref(v)) for k, v in zip(items[::2], items[1::2], strict=True)], comparator(d.ref(by), version)
+    ),
+    "ss": lambda d, by, version, *items: SortedSet(SortedMap.in_order([(y := d.ref(r), y) for r in items], comparator(d.ref(by), version))),
     "err": _build_error,
     "root": _build_root,
     "flow": lambda d, ns, name, body: f.FlowProgram(ns, name, d.ref(body)),
     "stub": lambda d, name, params, options: f.ForeignStub(name, d.ref(params), d.ref(options)),
-    "multi": lambda d, name, dispatch, default, methods: f.MultiFn(name, d.ref(dispatch), d.ref(default), d.ref(methods)),
+    "multi": lambda d, name, *parts: f.MultiFn(name, *[d.ref(r) for r in parts]),
     "red": lambda d, x: Reduced(d.ref(x)),
     "again": lambda d: AGAIN,
     "prim": lambda d, ns, name: TABLE[ns, name],
@@ -462,20 +470,20 @@ def _fill_frame(d: Decoder, x: Frame, root: Any, index: int, params: int | None,
     arity = code.variadic if params is None else code.arities[params]
     assert arity is not None
     x.arity, x.pc = arity, pc
-    x.handlers = [(h[0], h[1], h[2]) for h in handlers]
+    x.handlers = [(h[0], h[1], h[2], h[3]) for h in handlers]
     x.stack = [d.ref(r) for r in rest[:depth]]
     x.locals = [Pinned(version) if pinned else version, *[d.ref(r) for r in rest[depth:]]]
 
 
-def _fill_fiber(d: Decoder, x: Fiber, id_: int, promise: Any, wait: Any, value: Any, error: Any, cancel: int, reason: Any, *frames: Any) -> None:
+def _fill_fiber(d: Decoder, x: Fiber, id_: int, promise: Any, wait: Any, value: Any, error: Any, cancel: int, reason: Any, shield: int, *frames: Any) -> None:
     x.id, x.promise, x.wait = id_, d.ref(promise), d.ref(wait)
     x.value = f.PENDING if value is None else d.ref(value[0])
-    x.error, x.cancel, x.reason = d.ref(error), cancel, d.ref(reason)
+    x.error, x.cancel, x.reason, x.shield = d.ref(error), cancel, d.ref(reason), shield
     x.frames = [d.ref(r) for r in frames]
 
 
-def _fill_wait(d: Decoder, x: Wait, mode: str, owned: bool, count: int, *rest: Any) -> None:
-    x.mode, x.owned = mode, owned
+def _fill_wait(d: Decoder, x: Wait, mode: str, owned: bool, left: int, count: int, *rest: Any) -> None:
+    x.mode, x.owned, x.left = mode, owned, left
     x.promises = [d.ref(r) for r in rest[:count]]
     x.keys = [d.ref(r) for r in rest[count:]]
 
@@ -486,7 +494,7 @@ def _fill_program(d: Decoder, x: Program, name: Any, body: Any, source: Any, ns:
 
 
 def _fill_state(d: Decoder, x: State, head: list[Any], ready: list[int], keys: list[Any], promises: list[Any], fibers: list[Any]) -> None:
-    x.flow_id, x.run, x.kind, x.pin, program, x.parent, x.steps, x.next_fiber, x.next_define, main, ending = head
+    x.flow_id, x.run, x.kind, x.pin, program, x.parent, x.steps, x.next_fiber, x.next_define, main, ending, x.cancelled = head
     x.program, x.main = d.ref(program), d.ref(main)
     x.ending = None if ending is None else (d.ref(ending[0]), d.ref(ending[1]))
     x.ready = deque(ready)

@@ -14,17 +14,22 @@ from flowmetal.lang.analyzer import Analyzer, FnScope, RunMacro
 from flowmetal.lang.definitions import Definitions
 from flowmetal.lang.functions import Arity, Closure, Code, Root
 from flowmetal.lang.leaves import shape_of
+from flowmetal.lang.python_tier import tier_of
 from flowmetal.lang.reader import Reader
 from flowmetal.lang.spans import Source
 
 OPS = (
     "PUSH", "RETURN_LEAF", "JUMP_UNLESS_LEAF", "CALL", "SET_LEAF", "CALL_LEAVES", "RECUR_LEAVES", "RETURN", "JUMP", "JUMP_UNLESS", "SET",
-    "EXEC", "POP", "RECUR", "BUILD", "TRY", "END_TRY", "CATCH", "RETHROW", "END_CATCH", "END_FINALLY", "DEF", "PATCH",
+    "EXEC", "POP", "RECUR", "BUILD", "TRY", "END_TRY", "CATCH", "RETHROW", "END_CATCH", "END_FINALLY", "DEF", "PATCH", "FINALLY",
 )  # fmt: skip
 (
     PUSH, RETURN_LEAF, JUMP_UNLESS_LEAF, CALL, SET_LEAF, CALL_LEAVES, RECUR_LEAVES, RETURN, JUMP, JUMP_UNLESS, SET,
-    EXEC, POP, RECUR, BUILD, TRY, END_TRY, CATCH, RETHROW, END_CATCH, END_FINALLY, DEF, PATCH,
+    EXEC, POP, RECUR, BUILD, TRY, END_TRY, CATCH, RETHROW, END_CATCH, END_FINALLY, DEF, PATCH, FINALLY,
 ) = range(len(OPS))  # fmt: skip
+
+
+VALUE, LOOPED, RETURNED = range(3)
+"""Where an expression stands: its value is an operand; it is the last of a loop; it is the last of the function."""
 
 
 class _Emitter:
@@ -49,11 +54,11 @@ class _Emitter:
         if len(self.out) == 1 and self.out[0][0] == RETURN_LEAF:
             self.arity.leaf = self.out[0][1]
 
-    # Expressions: each leaves its value on the stack; in tail position it returns it.
+    # Expressions: each leaves its value on the stack, or returns it.
 
-    def emit(self, node: n.Node, tail: bool) -> None:
+    def emit(self, node: n.Node, tail: int) -> None:
         if node.leaf is not None:
-            self.op(node.span, RETURN_LEAF if tail else PUSH, node.leaf)
+            self.op(node.span, RETURN_LEAF if tail == RETURNED else PUSH, node.leaf)
             return
         _EMIT[type(node)](self, node, tail)
 
@@ -64,14 +69,14 @@ class _Emitter:
         if node.leaf is not None:
             self.op(node.span, EXEC, node.leaf)
             return
-        self.emit(node, False)
+        self.emit(node, VALUE)
         self.op(node.span, POP)
 
-    def done(self, node: n.Node, tail: bool) -> None:
-        if tail:
+    def done(self, node: n.Node, tail: int) -> None:
+        if tail == RETURNED:
             self.op(node.span, RETURN)
 
-    def call(self, node: n.Call, tail: bool) -> None:
+    def call(self, node: n.Call, tail: int) -> None:
         assert node.fn is not None
         parts = [node.fn, *node.args]
         fns = [p.leaf for p in parts if p.leaf is not None]
@@ -79,26 +84,26 @@ class _Emitter:
             self.op(node.span, CALL_LEAVES, tuple(fns))
         else:
             for p in parts:
-                self.emit(p, False)
+                self.emit(p, VALUE)
             self.op(node.span, CALL, len(node.args))
         self.done(node, tail)
 
-    def if_(self, node: n.If, tail: bool) -> None:
+    def if_(self, node: n.If, tail: int) -> None:
         assert node.test and node.then and node.other
         if node.test.leaf is not None:
             to_else = self.op(node.span, JUMP_UNLESS_LEAF, node.test.leaf, 0)
             operand = 2
         else:
-            self.emit(node.test, False)
+            self.emit(node.test, VALUE)
             to_else, operand = self.op(node.span, JUMP_UNLESS, 0), 1
         self.emit(node.then, tail)
-        to_end = None if tail else self.op(node.span, JUMP, 0)
+        to_end = None if tail == RETURNED else self.op(node.span, JUMP, 0)
         self.patch(to_else, operand)
         self.emit(node.other, tail)
         if to_end is not None:
             self.patch(to_end, 1)
 
-    def do(self, node: n.Do, tail: bool) -> None:
+    def do(self, node: n.Do, tail: int) -> None:
         *before, last = node.parts
         for p in before:
             self.drop(p)
@@ -115,27 +120,27 @@ class _Emitter:
         if init.leaf is not None:
             self.op(init.span, SET_LEAF, slot, init.leaf)
         else:
-            self.emit(init, False)
+            self.emit(init, VALUE)
             self.op(init.span, SET, slot)
 
     def named(self, marks: list[tuple[int, str, int]]) -> None:
         end = len(self.out)
         self.arity.names += [(slot, name, start, end) for slot, name, start in marks if not name.endswith("__auto")]
 
-    def let(self, node: n.Let, tail: bool) -> None:
+    def let(self, node: n.Let, tail: int) -> None:
         assert node.body
         marks = self.bindings(node.pairs)
         self.emit(node.body, tail)
         self.named(marks)
 
-    def loop(self, node: n.Loop, tail: bool) -> None:
+    def loop(self, node: n.Loop, tail: int) -> None:
         assert node.body
         marks = self.bindings(node.pairs)
         node.label.append(len(self.out))
-        self.emit(node.body, tail)
+        self.emit(node.body, tail or LOOPED)
         self.named(marks)
 
-    def letfn(self, node: n.LetFn, tail: bool) -> None:
+    def letfn(self, node: n.LetFn, tail: int) -> None:
         assert node.body
         marks = self.bindings(node.pairs)
         for slot, _, init in node.pairs:
@@ -144,8 +149,8 @@ class _Emitter:
         self.emit(node.body, tail)
         self.named(marks)
 
-    def recur(self, node: n.Recur, tail: bool) -> None:
-        if not tail:
+    def recur(self, node: n.Recur, tail: int) -> None:
+        if tail == VALUE:
             raise SourceError("recur must be the last thing that a loop or function does", type="compile/syntax", span=node.span)
         fns = [a.leaf for a in node.args if a.leaf is not None]
         target = node.label[0]
@@ -153,16 +158,16 @@ class _Emitter:
             self.op(node.span, RECUR_LEAVES, target, tuple(node.slots), tuple(fns))
             return
         for a in node.args:
-            self.emit(a, False)
+            self.emit(a, VALUE)
         self.op(node.span, RECUR, target, tuple(node.slots))
 
-    def collection(self, node: n.Collection, tail: bool) -> None:
+    def collection(self, node: n.Collection, tail: int) -> None:
         for p in node.parts:
-            self.emit(p, False)
+            self.emit(p, VALUE)
         self.op(node.span, BUILD, node.kind, len(node.parts))
         self.done(node, tail)
 
-    def try_(self, node: n.Try, tail: bool) -> None:
+    def try_(self, node: n.Try, tail: int) -> None:
         """Body and catches leave their value in a slot; a finally runs once, whatever the way out."""
         assert node.body
         error, value = node.error_slot, node.value_slot
@@ -182,9 +187,10 @@ class _Emitter:
             assert node.finally_ is not None
             self.op(node.span, END_TRY)
             self.patch(guard, 1)
+            self.op(node.span, FINALLY)
             self.drop(node.finally_)
             self.op(node.span, END_FINALLY, error)
-        self.op(node.span, RETURN_LEAF if tail else PUSH, _slot(value))
+        self.op(node.span, RETURN_LEAF if tail == RETURNED else PUSH, _slot(value))
 
     def catch(self, node: n.Try, c: n.Catch) -> int | None:
         skip = self.op(c.body.span, CATCH, node.error_slot, c.type, c.slot, 0)
@@ -196,9 +202,9 @@ class _Emitter:
         self.patch(skip, 4)
         return end
 
-    def define(self, node: n.Def, tail: bool) -> None:
+    def define(self, node: n.Def, tail: int) -> None:
         assert node.init
-        self.emit(node.init, False)
+        self.emit(node.init, VALUE)
         self.op(node.span, DEF, node.ns, node.name, node.kind, _Facts(node.meta))
         self.done(node, tail)
 
@@ -227,13 +233,15 @@ _EMIT: dict[type, Any] = {
 
 def _compile_arity(arity: Arity, node: n.Node, scope: FnScope) -> None:
     emitter = _Emitter(arity)
-    emitter.emit(node, True)
+    emitter.emit(node, RETURNED)
     emitter.finish()
     arity.size = scope.size
+    arity.tier = tier_of(node)
 
 
 def compile_form(definitions: Definitions, root: Root, form: Any, run_macro: RunMacro) -> Closure:
     """A function of no arguments that evaluates `form`; its code and all inside it belong to `root`."""
+    root.definitions = definitions
     analyzer = Analyzer(definitions, root, run_macro)
     analyzer.compile_arity = _compile_arity
     code = Code("", root, getattr(form, "span", None))

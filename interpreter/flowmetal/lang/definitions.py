@@ -46,8 +46,8 @@ class Binding:
     def value(self) -> Any:
         """The value; made now if it was not needed before."""
         if self._thunk is not None:
-            thunk, self._thunk = self._thunk, None
-            self._value = thunk()
+            self._value = self._thunk()
+            self._thunk = None
         return self._value
 
 
@@ -69,6 +69,14 @@ class Cell:
             return self.bindings[-1]
         i = bisect.bisect_right(versions, version)
         return self.bindings[i - 1] if i else None
+
+    def value_at(self, version: int) -> Any:
+        """The value that a flow pinned to `version` sees; raises KeyError where there is none."""
+        versions = self.versions
+        binding = self.bindings[-1] if versions and versions[-1] <= version else self.at(version)
+        if binding is None:
+            raise KeyError(self.name)
+        return binding._value if binding._thunk is None else binding.value
 
     def add(self, binding: Binding) -> None:
         """Appends a binding; versions only grow."""

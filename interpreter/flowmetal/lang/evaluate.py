@@ -21,6 +21,8 @@ from flowmetal.lang.values import ErrorValue
 MACRO_FUEL = 20_000_000
 """Transitions that a macro or the top level of a file may take."""
 
+SLICE = 20_000
+
 OnDefine = Callable[[Define], int]
 
 
@@ -28,14 +30,19 @@ def _no_supply(request: Request) -> Any:
     raise LispError(f"{request.op} cannot be used here: macros and the top level of a file may not wait, nor read time or chance", type="compile/syntax")
 
 
-def run(definitions: Definitions, f: Closure, args: list[Any], pin: int, *, kind: str, on_define: OnDefine | None = None, marks: list[Mark] | None = None) -> Any:
+def run(
+    definitions: Definitions, f: Closure, args: list[Any], pin: int, *, kind: str, on_define: OnDefine | None = None, marks: list[Mark] | None = None
+) -> Any:
     """Calls `f` and gives its value; raises LispError for an error, or for anything that would wait."""
     state = State("", "", kind, pin, Program(body=f, args=args))
     machine = Machine(definitions, state, _no_supply)
     machine.begin()
     fuel = MACRO_FUEL
     while True:
-        fuel = machine.run(fuel)
+        left = machine.run(SLICE)
+        fuel -= SLICE - left
+        if left == SLICE and not machine.outbox:
+            raise LispError("this waits for what never comes: macros and the top level of a file may not wait", type="compile/syntax")
         actions, machine.outbox = machine.outbox, []
         for action in actions:
             if isinstance(action, Ended):

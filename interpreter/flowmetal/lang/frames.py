@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from flowmetal.lang.functions import Arity, Closure, Promise
+from flowmetal.lang.functions import DONE, FAILED, OPEN, Arity, Closure, Promise
 
 
 class Frame:
     """One call: its code, position, locals ([version, closure, …]), operands and handlers.
 
-    A handler is (position, depth of the operand stack, slot for the error).
+    A handler is (position, depth of the operand stack, slot for the error, the fiber's shield where it was set up).
     """
 
     __slots__ = ("arity", "handlers", "locals", "pc", "stack")
@@ -25,7 +25,7 @@ class Frame:
         self.pc = 0
         self.locals = locals_
         self.stack: list[Any] = []
-        self.handlers: list[tuple[int, int, int]] = []
+        self.handlers: list[tuple[int, int, int, int]] = []
 
     @property
     def closure(self) -> Closure:
@@ -40,20 +40,39 @@ class Frame:
         return spans[self.pc - 1] if 0 < self.pc <= len(spans) else self.arity.code.span
 
 
+ENDS_WAIT = {"value": (DONE, FAILED), "select": (DONE, FAILED), "all": (FAILED,), "any": (DONE,), "settled": ()}
+"""For each mode of waiting, the outcomes of one promise that end it while others are open."""
+
+
 class Wait:
     """What a fiber waits for: promises, and how their outcome becomes its value.
 
-    `mode` is `value` (of the one promise), `select` ([key value] of the first settled) or `settled` (nil once it has).
-    `owned` promises are withdrawn when the fiber is cancelled; others belong to somebody else.
+    `mode` is `value` (of the one promise), `select` ([key value] of the first settled), `all` (a vector of all values, or
+    the first failure), `any` (the first value, or the last failure) or `settled` (nil when all are, whatever their
+    outcomes). `owned` promises are withdrawn when the fiber is cancelled; others belong to somebody else.
     """
 
-    __slots__ = ("keys", "mode", "owned", "promises")
+    __slots__ = ("keys", "left", "mode", "owned", "promises")
 
     def __init__(self, mode: str, promises: list[Promise], keys: list[Any], owned: bool) -> None:
         self.mode = mode
         self.promises = promises
         self.keys = keys
         self.owned = owned
+        self.left = sum(1 for p in promises if p.status == OPEN)
+        """How many are open."""
+
+    def over(self) -> tuple[bool, Promise | None]:
+        """Whether there is nothing to wait for, and the promise that decided that."""
+        for p in self.promises:
+            if p.status in ENDS_WAIT[self.mode]:
+                return True, p
+        return self.left == 0, self.promises[-1] if self.promises else None
+
+    def decided(self, settled: Promise) -> bool:
+        """Whether the wait is over, now that one of its promises is settled."""
+        self.left -= 1
+        return self.left == 0 or settled.status in ENDS_WAIT[self.mode]
 
 
 RUNNING, CANCEL_ASKED, CANCEL_THROWN = 0, 1, 2
@@ -62,7 +81,7 @@ RUNNING, CANCEL_ASKED, CANCEL_THROWN = 0, 1, 2
 class Fiber:
     """One line of execution in a flow. `cancel` says whether a cancel was asked for or thrown."""
 
-    __slots__ = ("cancel", "error", "frames", "id", "promise", "reason", "value", "wait")
+    __slots__ = ("cancel", "error", "frames", "id", "promise", "reason", "shield", "value", "wait")
 
     def __init__(self, id: int, promise: Promise) -> None:
         self.id = id
@@ -75,6 +94,8 @@ class Fiber:
         """The error to go on with, likewise."""
         self.cancel = RUNNING
         self.reason: Any = None
+        self.shield = 0
+        """How many `finally` it stands in: a cancel waits until it is out of them."""
 
 
 class Program:
@@ -98,7 +119,7 @@ class State:
     """The whole state of a flow."""
 
     __slots__ = (
-        "ending", "fibers", "flow_id", "kind", "main", "next_define", "next_fiber", "open", "parent", "pin", "program", "ready", "run", "steps",
+        "cancelled", "ending", "fibers", "flow_id", "kind", "main", "next_define", "next_fiber", "open", "parent", "pin", "program", "ready", "run", "steps",
     )  # fmt: skip
 
     def __init__(self, flow_id: str, run: str, kind: str, pin: int, program: Program, parent: str | None = None) -> None:
@@ -119,6 +140,8 @@ class State:
         """The first fiber's promise: the flow's result."""
         self.ending: tuple[Any, Any] | None = None
         """(value, error) of the first fiber, while others are still cleaning up."""
+        self.cancelled = False
+        """A cell that was cancelled does not wait for its open promises."""
 
     @property
     def waiting(self) -> bool:

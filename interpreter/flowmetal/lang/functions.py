@@ -11,11 +11,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from flowmetal.errors import LispError
-from flowmetal.lang.persistent import Map, Vector, seq_of
+from flowmetal.lang.persistent import EMPTY_MAP, Map, Vector, seq_of
 from flowmetal.lang.spans import Span
 from flowmetal.lang.values import Keyword, Symbol, kw
 
 if TYPE_CHECKING:
+    from flowmetal.lang.python_tier import Tier
     from flowmetal.lang.values import ErrorValue
 
 
@@ -25,7 +26,7 @@ class Root:
     `pin` is the definitions version that the form saw. `index` counts top-level forms of one text.
     """
 
-    __slots__ = ("codes", "column", "file", "line", "ns", "pin", "prelude", "text")
+    __slots__ = ("codes", "column", "definitions", "file", "line", "ns", "pin", "prelude", "text")
 
     def __init__(self, ns: str, pin: int, file: str, line: int, column: int, text: str, prelude: str | None = None) -> None:
         self.ns = ns
@@ -36,6 +37,8 @@ class Root:
         self.text = text
         self.prelude = prelude
         self.codes: list[Code] = []
+        self.definitions: Definitions | None = None
+        """What it was compiled against."""
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -46,12 +49,14 @@ class Root:
 class Arity:
     """One body of a function: flat instructions and what belongs to each position."""
 
-    __slots__ = ("code", "instructions", "leaf", "names", "params", "size", "spans", "variadic")
+    __slots__ = ("code", "instructions", "leaf", "names", "params", "size", "spans", "tier", "variadic")
 
     def __init__(self, code: Code, params: int, variadic: bool) -> None:
         self.code = code
         self.leaf: Callable[[list[Any]], Any] | None = None
         """The whole body, when it is one leaf: it cannot suspend, so it may be called without a frame."""
+        self.tier: Tier | None = None
+        """What the second tier knows of it; None where it cannot be pure."""
         self.params = params
         self.variadic = variadic
         self.size = 0
@@ -158,8 +163,11 @@ def arity_error(f: Closure, count: int) -> LispError:
     return LispError(f"{f.code.name or 'this function'} takes {f.code.arity_text()} arguments, but was given {count}", type="arity")
 
 
-def leaf_function(f: Closure, version: int) -> Callable[..., Any]:
-    """A Python function that calls `f`, whose bodies are leaves: for loops that cannot suspend."""
+def leaf_function(f: Closure, version: int, often: bool) -> Callable[..., Any]:
+    """A Python function that calls `f`, whose bodies are leaves: for loops that cannot suspend.
+
+    With `often`, it is worth a function of the second tier; what fails there runs again as a leaf, which has the place of the error.
+    """
     own = f.version if f.version is not None else version
 
     def call(*args: Any) -> Any:
@@ -168,7 +176,27 @@ def leaf_function(f: Closure, version: int) -> Callable[..., Any]:
             raise arity_error(f, len(args))
         return arity.leaf(locals_of(f, arity, list(args), own))
 
-    return call
+    if not often or f.code.variadic is not None or len(f.code.arities) != 1:
+        return call
+    (arity,) = f.code.arities.values()
+    function = arity.tier.compiled(arity) if arity.tier is not None else None
+    if function is None:
+        return call
+
+    def fast1(x: Any) -> Any:
+        try:
+            return function(own, f, x)
+        except Exception:  # noqa: BLE001  it is raised again below
+            return call(x)
+
+    def fast2(x: Any, y: Any) -> Any:
+        try:
+            return function(own, f, x, y)
+        except Exception:  # noqa: BLE001  likewise
+            return call(x, y)
+
+    fast: dict[int, Callable[..., Any]] = {1: fast1, 2: fast2}
+    return fast.get(arity.params, call)
 
 
 class MachineOp:
@@ -179,9 +207,7 @@ class MachineOp:
 
     __slots__ = ("arglists", "doc", "example", "fn", "high", "low", "name", "ns")
 
-    def __init__(
-        self, ns: str, name: str, fn: Callable[..., Any], low: int, high: int | None, arglists: str, doc: str, example: str = ""
-    ) -> None:
+    def __init__(self, ns: str, name: str, fn: Callable[..., Any], low: int, high: int | None, arglists: str, doc: str, example: str = "") -> None:
         self.ns = ns
         self.name = name
         self.fn = fn
@@ -356,23 +382,28 @@ class ForeignStub:
 
 
 class MultiFn:
-    """A multimethod: a dispatch function and its methods by dispatch value."""
+    """A multimethod: a dispatch function, methods by dispatch value, and which value is preferred to which.
 
-    __slots__ = ("default", "dispatch", "methods", "name")
+    `hierarchy` is the one it was given, or a var or atom that holds it; None for the shared one.
+    """
 
-    def __init__(self, name: str, dispatch: Any, default: Any, methods: Map) -> None:
+    __slots__ = ("default", "dispatch", "hierarchy", "methods", "name", "preferences")
+
+    def __init__(self, name: str, dispatch: Any, default: Any, methods: Map, preferences: Map = EMPTY_MAP, hierarchy: Any = None) -> None:
         self.name = name
         self.dispatch = dispatch
         self.default = default
         self.methods = methods
+        self.preferences = preferences
+        self.hierarchy = hierarchy
+
+    def with_methods(self, methods: Map) -> MultiFn:
+        """The same multimethod with other methods."""
+        return MultiFn(self.name, self.dispatch, self.default, methods, self.preferences, self.hierarchy)
 
     def flowmetal_repr(self) -> str:
         """`#multi[name]`."""
         return f"#multi[{self.name}]"
-
-    def method(self, value: Any) -> Any:
-        """The method for a dispatch value, else the default's, else None."""
-        return self.methods.get(value) if value in self.methods else self.methods.get(self.default)
 
 
 CANCELLED = kw("flow/cancelled")

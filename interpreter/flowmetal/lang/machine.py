@@ -13,71 +13,43 @@ from typing import Any
 from flowmetal.errors import FlowmetalError, LispError
 from flowmetal.lang import compiler as c
 from flowmetal.lang.definitions import Definitions
-from flowmetal.lang.frames import CANCEL_ASKED, CANCEL_THROWN, RUNNING, Fiber, Frame, State, Wait
+from flowmetal.lang.fibers import Fibers
+from flowmetal.lang.frames import CANCEL_THROWN, Fiber, Frame, State
 from flowmetal.lang.functions import (
-    CANCELLED, DONE, FAILED, OPEN, PENDING, Closure, FlowProgram, ForeignStub, MachineOp, MultiFn, Promise, arity_error, locals_of,
+    CANCELLED, PENDING, Closure, FlowProgram, ForeignStub, MachineOp, MultiFn, Promise, arity_error, locals_of,
 )  # fmt: skip
 from flowmetal.lang.leaves import BUILDERS
-from flowmetal.lang.persistent import EMPTY_MAP, List, Map, Vector, seq_of
+from flowmetal.lang.persistent import EMPTY_MAP, Map, seq_of
 from flowmetal.lang.primitives.leaf_calls import call_leaf, call_primitive, is_leaf
 from flowmetal.lang.primitives.reducibles import AGAIN, Unrealized
 from flowmetal.lang.primitives.registry import Primitive
 from flowmetal.lang.printer import pr_str
-from flowmetal.lang.requests import Action, CellResult, Define, Ended, FiberEnded, Request, Subscribe, Withdraw
+from flowmetal.lang.python_tier import TURN, Abandon, Tier, enter, enter_loop, turn
+from flowmetal.lang.requests import Request
+from flowmetal.lang.thrown import StopAt, Thrown, error_value, trace
 from flowmetal.lang.values import ErrorValue, Keyword, Var, kw
 
 MAX_FRAMES = 10_000
+TURN_CHECK = 500
+"""Transitions between two looks at what the second tier has left of its turn."""
 DEFAULT = kw("default")
 
 
-class StopAt(BaseException):
-    """The machine stands at the request that it was asked to stop at."""
-
-
-class Thrown(Exception):
-    """An error value on its way up through the machine."""
-
-    def __init__(self, error: ErrorValue) -> None:
-        super().__init__(error.message)
-        self.error = error
-
-
-def error_value(e: BaseException, span: Any = None) -> ErrorValue:
-    """The error value of an exception that a leaf raised."""
-    if isinstance(e, Thrown):
-        return e.error
-    if isinstance(e, FlowmetalError):
-        data = e.data if isinstance(e.data, Map) else None
-        message = f"{e.message}; {e.hint}" if e.hint else e.message
-        return ErrorValue(kw(e.type), message, data, None, e.span or span)
-    if isinstance(e, RecursionError):
-        return ErrorValue(kw("limit"), "the data nests too deep for this operation", None, None, span)
-    if isinstance(e, MemoryError):
-        return ErrorValue(kw("limit"), "not enough memory for this operation", None, None, span)
-    if isinstance(e, OverflowError):
-        return ErrorValue(kw("arithmetic"), f"a number is too large: {e}", None, None, span)
-    if isinstance(e, (TypeError, AttributeError)):
-        return ErrorValue(kw("type"), f"wrong kind of value: {e}", None, None, span)
-    if isinstance(e, (ValueError, KeyError, IndexError, ArithmeticError)):
-        return ErrorValue(kw("value"), f"bad value: {e}", None, None, span)
-    raise e
-
-
-class Machine:
-    """Runs one flow's state. `compile_next` compiles the next form of a cell."""
+class Machine(Fibers):
+    """Runs one flow's state. `next_form` compiles the next form of a cell."""
 
     def __init__(
         self, definitions: Definitions, state: State, supply: Callable[[Request], Any],
         next_form: Callable[[State], Closure | None] | None = None, admit: Callable[[Request], None] | None = None,
     ) -> None:  # fmt: skip
+        super().__init__(state)
         self.definitions = definitions
-        self.state = state
         self.supply = supply
         self.next_form = next_form
         self.admit = admit
         """Called with each request before it is made; what it raises is thrown into the program."""
-        self.outbox: list[Action] = []
-        self.fiber: Fiber | None = None
+        self.tiers = True
+        """Whether pure code may run as Python functions; for tests that compare both ways."""
         self.stop_at: int | None = None
         """A step at whose request `run` raises `StopAt`: to look at the state there."""
 
@@ -86,7 +58,7 @@ class Machine:
     def begin(self) -> None:
         """Makes the first fiber."""
         state = self.state
-        fiber = self._new_fiber()
+        fiber = self.new_fiber()
         state.main = fiber.promise
         program = state.program
         if program.body is not None:
@@ -95,28 +67,20 @@ class Machine:
     def _begin_call(self, fiber: Fiber, f: Any, args: list[Any]) -> None:
         self.fiber = fiber
         try:
+            if type(f) is Closure:  # nothing of it runs before its fiber's turn
+                self._push_frame(fiber, f, args)
+                return
             value = self.invoke(fiber, f, args)
-        except Exception as e:
+        except Exception as e:  # noqa: BLE001  whatever it is, it is the program's
             fiber.error = error_value(e)
             return
         if value is not PENDING:
             fiber.value = value
 
-    def _new_fiber(self) -> Fiber:
-        state = self.state
-        number = state.next_fiber
-        state.next_fiber += 1
-        promise = Promise(f"f{number}")
-        fiber = Fiber(number, promise)
-        state.fibers[number] = fiber
-        state.open[promise.id] = promise
-        state.ready.append(number)
-        return fiber
-
     def spawn(self, f: Any) -> Promise:
         """A new fiber that calls `f`, at the end of the run queue; its promise."""
         current = self.fiber
-        fiber = self._new_fiber()
+        fiber = self.new_fiber()
         self._begin_call(fiber, f, [])
         self.fiber = current
         return fiber.promise
@@ -126,23 +90,28 @@ class Machine:
     def run(self, fuel: int) -> int:
         """Runs ready fibers until none is ready or the fuel is burnt; the fuel that is left."""
         state = self.state
+        turn.left = TURN
         while state.ready and fuel > 0:
             fiber = state.fibers.get(state.ready[0])
             if fiber is None or fiber.wait is not None:
                 state.ready.popleft()
                 continue
             self.fiber = fiber
-            fuel = self._run_fiber(fiber, fuel)
+            part = min(fuel, TURN_CHECK)
+            fuel += self._run_fiber(fiber, part) - part
+            if turn.left <= 0:
+                return 0
             if fiber.wait is not None or fiber.id not in state.fibers:
                 state.ready.popleft()
+        self.finish()
         return fuel
 
     def _run_fiber(self, fiber: Fiber, fuel: int) -> int:
         while fuel > 0 and fiber.wait is None:
             if fiber.error is not None:
-                error, fiber.error = fiber.error, None
-                if not self._unwind(fiber, error):
-                    self._end_fiber(fiber, None, error)
+                error = self._unwind(fiber, fiber.error)
+                if error is not None:
+                    self.end_fiber(fiber, None, error)
                     return fuel
             elif not fiber.frames:
                 if not self._next_form(fiber):
@@ -170,7 +139,7 @@ class Machine:
             if closure is not None:
                 self._begin_call(fiber, closure, [])
                 return True
-        self._end_fiber(fiber, value, None)
+        self.end_fiber(fiber, value, None)
         return False
 
     def _execute(self, fiber: Fiber, fuel: int) -> int:
@@ -226,6 +195,9 @@ class Machine:
                     for slot, value in zip(ins[2], values, strict=True):
                         L[slot] = value
                     frame.pc = ins[1]
+                    tier = frame.arity.tier
+                    if tier is not None and self._enter_loop(fiber, tier, frame, ins[1]):
+                        break
                 elif op == 7:  # RETURN
                     fiber.value = stack.pop()
                     frames.pop()
@@ -234,6 +206,8 @@ class Machine:
                     _OPS[op](self, fiber, frame, ins)
                     if fiber.wait is not None:
                         return fuel
+                    if op == c.RECUR and frame.arity.tier is not None and self._enter_loop(fiber, frame.arity.tier, frame, ins[1]):
+                        break
             if fiber.wait is not None:
                 return fuel
         return fuel
@@ -243,12 +217,9 @@ class Machine:
     def invoke(self, fiber: Fiber, f: Any, args: list[Any]) -> Any:
         """Calls `f`: gives its value, or PENDING when a frame was pushed or the fiber waits."""
         if type(f) is Closure:
-            arity = f.code.arity(len(args))
-            if arity is not None and arity.leaf is not None:
-                try:
-                    return arity.leaf(locals_of(f, arity, args, self._version(fiber, f)))
-                except Exception:  # noqa: BLE001, S110  it runs again below in a frame, so that the error has its place in the stack
-                    pass
+            value = self._without_frame(fiber, f, args)
+            if value is not PENDING:
+                return value
             self._push_frame(fiber, f, args)
             return PENDING
         if type(f) is Primitive:
@@ -270,6 +241,39 @@ class Machine:
             if binding is not None:
                 return self.invoke(fiber, binding.value, args)
         raise LispError(f"{pr_str(f)} cannot be called: it is not a function", type="type")
+
+    def _without_frame(self, fiber: Fiber, f: Closure, args: list[Any]) -> Any:
+        """Calls a function that is a leaf, or pure as far as the second tier sees; PENDING where it needs a frame.
+
+        What fails here runs again in a frame, so that the error has its place in the stack.
+        """
+        arity = f.code.arity(len(args))
+        if arity is None:
+            raise arity_error(f, len(args))
+        tier = arity.tier if self.tiers else None
+        if tier is not None and (tier.function or tier.ready(arity)) and turn.left > 0:
+            try:
+                return enter(tier, arity, self._version(fiber, f), f, args)
+            except Abandon:
+                return PENDING
+        if arity.leaf is not None:
+            try:
+                return arity.leaf(locals_of(f, arity, args, self._version(fiber, f)))
+            except Exception:  # noqa: BLE001  it is raised again in the frame
+                return PENDING
+        return PENDING
+
+    def _enter_loop(self, fiber: Fiber, tier: Tier, frame: Frame, at: int) -> bool:
+        """Lets the second tier go on with a loop that goes round; whether the frame has ended."""
+        loop = tier.loop(frame.arity, at) if self.tiers and turn.left > 0 else None
+        if loop is None:
+            return False
+        try:
+            fiber.value = enter_loop(tier, loop, frame.locals)
+        except Abandon:
+            return False
+        fiber.frames.pop()
+        return True
 
     def call_library(self, fiber: Fiber, name: str, args: list[Any]) -> Any:
         """Calls a function of the prelude by its name in `core`."""
@@ -301,8 +305,6 @@ class Machine:
     ) -> tuple[Request, Promise]:
         """Numbers a request and puts it into the outbox; its promise is open unless it is instant."""
         state = self.state
-        if instant is False and fiber.cancel == CANCEL_ASKED:
-            self._throw_cancel(fiber)
         span, function = self._place(fiber)
         request = Request(state.steps + 1, fiber.id, op, target, args, options, span, function, instant)
         if self.admit is not None:
@@ -325,217 +327,46 @@ class Machine:
                 return frame.span, frame.arity.code.name
         return (fiber.frames[-1].span, fiber.frames[-1].arity.code.name) if fiber.frames else (None, "")
 
+    def ask(self, fiber: Fiber, op: str, target: str, args: list[Any], *, options: Map = EMPTY_MAP) -> Any:
+        """Makes a request and waits for its outcome; a cancel that was asked for comes before the request."""
+        self.check_cancel(fiber)
+        _, promise = self.request(fiber, op, target, args, options=options)
+        return self.wait(fiber, "value", [promise], owned=True)
+
     def call_flow(self, fiber: Fiber, f: FlowProgram, args: list[Any]) -> Any:
         """Runs a program as a child and waits for its result."""
+        self.check_cancel(fiber)
         request, promise = self.request(fiber, "call", f.full_name, args, supply=True)
-        request.child = request.supplied
+        self.bear(fiber, request, f)
         return self.wait(fiber, "value", [promise], owned=True)
+
+    def bear(self, fiber: Fiber, request: Request, f: FlowProgram) -> None:
+        """Notes which flow a request begins, and under which definitions: those of the code that asks, or the program's
+        own where it came from another flow."""
+        request.child = request.supplied
+        request.pin = self._version(fiber, f.body)
 
     def call_foreign(self, fiber: Fiber, f: ForeignStub, args: list[Any]) -> Any:
         """Asks for a foreign function and waits for its answer."""
-        _, promise = self.request(fiber, "foreign", f.name, args, options=f.options)
-        return self.wait(fiber, "value", [promise], owned=True)
+        return self.ask(fiber, "foreign", f.name, args, options=f.options)
 
-    # Waiting
-
-    def wait(self, fiber: Fiber, mode: str, promises: list[Promise], keys: list[Any] | None = None, *, owned: bool = False) -> Any:
-        """Waits as `Wait` says; gives the value at once where the outcome is there."""
-        keys = keys if keys is not None else [None] * len(promises)
-        for i, p in enumerate(promises):
-            if p.status != OPEN:
-                return _outcome(mode, keys[i], p)
-        if fiber.cancel == CANCEL_ASKED and not owned:
-            self._throw_cancel(fiber)
-        for p in promises:
-            p.waiters.append(fiber.id)
-            if p.flow is not None and p.flow != self.state.flow_id and (p.flow, p.id) not in self.state.open:
-                self.state.open[p.flow, p.id] = p
-                self.outbox.append(Subscribe(fiber.id, p.flow, p.id))
-            elif p.flow is not None and self.state.open.get((p.flow, p.id)) not in (None, p):
-                self.state.open[p.flow, p.id].waiters.append(fiber.id)
-        fiber.wait = Wait(mode, promises, keys, owned)
-        return PENDING
-
-    def own(self, p: Promise) -> Promise:
-        """This flow's own promise where `p` came back from outside as a reference to it."""
-        if p.flow == self.state.flow_id and p.id != "result":
-            return self.state.open.get(p.id, p)
-        return p
-
-    def settle(self, key: Any, value: Any, error: ErrorValue | None) -> bool:
-        """Settles an open promise and wakes who waits for it; False when it is not open."""
-        promise = self.state.open.pop(key, None)
-        if promise is None:
-            return False
-        self._settle(promise, value, error)
-        return True
-
-    def _settle(self, promise: Promise, value: Any, error: ErrorValue | None) -> None:
-        promise.status = DONE if error is None else FAILED
-        promise.value = value if error is None else error
-        waiters, promise.waiters = promise.waiters, []
-        for number in waiters:
-            fiber = self.state.fibers.get(number)
-            if fiber is not None and fiber.wait is not None:
-                self._wake(fiber, promise)
-
-    def _wake(self, fiber: Fiber, promise: Promise) -> None:
-        wait = fiber.wait
-        assert wait is not None
-        found = next((i for i, p in enumerate(wait.promises) if p is promise or p.same(promise)), None)
-        if found is None:
-            return
-        if wait.mode == "settled" and any(p.status == OPEN and p is not promise for p in wait.promises):
-            return
-        self._stop_waiting(fiber)
-        try:
-            fiber.value = _outcome(wait.mode, wait.keys[found], promise)
-        except Thrown as e:
-            fiber.error = e.error
-
-    def _stop_waiting(self, fiber: Fiber) -> None:
-        assert fiber.wait is not None
-        for p in fiber.wait.promises:
-            if fiber.id in p.waiters:
-                p.waiters.remove(fiber.id)
-        fiber.wait = None
-        self.state.ready.append(fiber.id)
-
-    # Cancelling
-
-    def cancel(self, reason: Any) -> None:
-        """Asks the flow to end: `:flow/cancelled` at the next wait of its first fiber (of all, in a cell)."""
-        state = self.state
-        for fiber in list(state.fibers.values()):
-            if fiber.promise is state.main or state.main is None or state.main.status != OPEN:
-                self.cancel_fiber(fiber, reason)
-        if not state.fibers:
-            self.outbox.append(Ended(None, ErrorValue(CANCELLED, _reason(reason))))
-
-    def cancel_fiber(self, fiber: Fiber, reason: Any) -> None:
-        """Asks one fiber to end; where it waits for something of its own, that is withdrawn."""
-        if fiber.cancel != RUNNING:
-            return
-        fiber.reason = reason
-        if fiber.wait is None:
-            fiber.cancel = CANCEL_ASKED
-            return
-        fiber.cancel = CANCEL_THROWN
-        error = ErrorValue(CANCELLED, _reason(reason))
-        wait = fiber.wait
-        if wait.owned and any(p.op == "call" for p in wait.promises):
-            # The child cleans up first; its end, whatever it is, throws the cancel here.
-            fiber.wait = Wait("settled", wait.promises, wait.keys, False)
-            fiber.error = error
-            self.outbox += [Withdraw(int(p.id), _reason(reason), True) for p in wait.promises]
-            return
-        if wait.owned:
-            self.withdraw(wait.promises, reason)
-        self._stop_waiting(fiber)
-        fiber.error = error
-
-    def withdraw(self, promises: list[Promise], reason: Any) -> None:
-        """Open steps that nobody waits for any more."""
-        for p in promises:
-            if p.status == OPEN and isinstance(p.id, int) and self.state.open.pop(p.id, None) is not None:
-                p.status, p.value = FAILED, ErrorValue(CANCELLED, _reason(reason))
-                self.outbox.append(Withdraw(p.id, _reason(reason)))
-
-    def _throw_cancel(self, fiber: Fiber) -> None:
-        fiber.cancel = CANCEL_THROWN
-        raise Thrown(ErrorValue(CANCELLED, _reason(fiber.reason)))
-
-    # Ending
-
-    def _unwind(self, fiber: Fiber, error: ErrorValue) -> bool:
-        """Goes to the innermost handler; False when there is none."""
+    def _unwind(self, fiber: Fiber, error: ErrorValue) -> ErrorValue | None:
+        """Goes to the innermost handler; gives the error back, with its trace, where there is none."""
         frames = fiber.frames
         if not error.trace:
-            error = ErrorValue(error.type, error.message, error.data, error.cause, error.span or self._place(fiber)[0], trace(fiber))
-        fiber.value = PENDING
+            in_library = bool(frames) and frames[-1].arity.code.root.prelude is not None
+            place = self._place(fiber)[0] if in_library or error.span is None else error.span
+            error = ErrorValue(error.type, error.message, error.data, error.cause, place, trace(fiber))
+        fiber.value, fiber.error = PENDING, None
         while frames:
             frame = frames[-1]
             if frame.handlers:
-                frame.pc, depth, slot = frame.handlers.pop()
+                frame.pc, depth, slot, fiber.shield = frame.handlers.pop()
                 del frame.stack[depth:]
                 frame.locals[slot] = error
-                return True
+                return None
             frames.pop()
-        fiber.error = None
-        fiber.value = error
-        return False
-
-    def _end_fiber(self, fiber: Fiber, value: Any, error: ErrorValue | None) -> None:
-        state = self.state
-        if error is not None:
-            error = fiber.value if isinstance(fiber.value, ErrorValue) else error
-        del state.fibers[fiber.id]
-        state.open.pop(fiber.promise.id, None)
-        self._settle(fiber.promise, value, error)
-        main = fiber.promise is state.main
-        if main:
-            state.ending = (value, error)
-        else:
-            self.outbox.append(FiberEnded(fiber.id, fiber.promise.id, value, error))
-        cell = state.kind == "cell"
-        if main and cell and (state.fibers or state.open):
-            self.outbox.append(CellResult(value, error))
-        if main and not cell:
-            for other in list(state.fibers.values()):
-                self.cancel_fiber(other, "the flow has ended")
-        if not state.fibers and state.ending is not None and not (cell and state.open):
-            self.outbox.append(Ended(*state.ending))
-
-    def end_if_idle(self) -> None:
-        """A cell ends with its last fiber and promise."""
-        state = self.state
-        if state.kind == "cell" and not state.fibers and not state.open and state.ending is not None:
-            self.outbox.append(Ended(*state.ending))
-
-    # Definitions
-
-    def define(self, fiber: Fiber, ns: str, name: str, kind: str, meta: dict[str, Any], value: Any) -> None:
-        """Asks for a definition; the fiber goes on when its version is known."""
-        state = self.state
-        if state.kind not in ("cell", "load"):
-            raise LispError(f"{name} cannot be defined inside a flow", type="compile/syntax")
-        if kind == "ns":
-            state.program.ns = ns
-        state.next_define += 1
-        number = state.next_define
-        promise = Promise(f"d{number}")
-        state.open[promise.id] = promise
-        promise.waiters.append(fiber.id)
-        fiber.wait = Wait("value", [promise], [None], False)
-        self.outbox.append(Define(number, fiber.id, ns, name, kind, meta, value, fiber.frames[-1].arity.code.root))
-
-    def defined(self, number: int, version: int, ns: str, name: str) -> None:
-        """A definition is in the log: what follows sees it."""
-        self.state.pin = version
-        promise = self.state.open.get(f"d{number}")
-        if promise is not None and promise.waiters:
-            fiber = self.state.fibers[promise.waiters[0]]
-            for frame in fiber.frames:
-                frame.locals[0] = max(frame.locals[0], version)
-        self.settle(f"d{number}", None if name == "*ns*" else Var(ns, name), None)
-
-
-def _outcome(mode: str, key: Any, promise: Promise) -> Any:
-    if mode == "settled":
-        return None
-    if promise.status == FAILED:
-        raise Thrown(promise.value)
-    return Vector.of([key, promise.value]) if mode == "select" else promise.value
-
-
-def _reason(reason: Any) -> str:
-    return reason if isinstance(reason, str) and reason else "the flow was cancelled"
-
-
-def trace(fiber: Fiber) -> tuple[Any, ...]:
-    """(function, span) of each frame, innermost first; long ones folded."""
-    frames = [(f.arity.code.name or "fn", f.span) for f in reversed(fiber.frames)]
-    return tuple(frames if len(frames) <= 40 else [*frames[:20], (f"… {len(frames) - 40} more …", None), *frames[-20:]])
+        return error
 
 
 def _takes_value(ins: tuple[Any, ...]) -> bool:
@@ -585,7 +416,7 @@ def _build(m: Machine, fiber: Fiber, frame: Frame, ins: tuple[Any, ...]) -> None
 
 def _try(m: Machine, fiber: Fiber, frame: Frame, ins: tuple[Any, ...]) -> None:
     frame.locals[ins[2]] = None
-    frame.handlers.append((ins[1], len(frame.stack), ins[2]))
+    frame.handlers.append((ins[1], len(frame.stack), ins[2], fiber.shield))
 
 
 def _end_try(m: Machine, fiber: Fiber, frame: Frame, ins: tuple[Any, ...]) -> None:
@@ -595,15 +426,17 @@ def _end_try(m: Machine, fiber: Fiber, frame: Frame, ins: tuple[Any, ...]) -> No
 def _catch(m: Machine, fiber: Fiber, frame: Frame, ins: tuple[Any, ...]) -> None:
     _, error_slot, wanted, slot, otherwise = ins
     error: ErrorValue = frame.locals[error_slot]
-    if _catches(wanted, error):
+    if error.type is wanted or (wanted is DEFAULT and not _is_cancel(fiber, error)):
         frame.locals[slot] = error
         frame.locals[error_slot] = None
     else:
         frame.pc = otherwise
 
 
-def _catches(wanted: Keyword, error: ErrorValue) -> bool:
-    return error.type is wanted or (wanted is DEFAULT and error.type is not CANCELLED)
+def _is_cancel(fiber: Fiber, error: Any) -> bool:
+    """Whether an error is the cancel of this very fiber: only that passes through `catch`. What a cancelled fiber or step
+    gives to others is an error like any other."""
+    return isinstance(error, ErrorValue) and error.type is CANCELLED and fiber.cancel == CANCEL_THROWN
 
 
 def _rethrow(m: Machine, fiber: Fiber, frame: Frame, ins: tuple[Any, ...]) -> None:
@@ -612,11 +445,16 @@ def _rethrow(m: Machine, fiber: Fiber, frame: Frame, ins: tuple[Any, ...]) -> No
 
 def _end_catch(m: Machine, fiber: Fiber, frame: Frame, ins: tuple[Any, ...]) -> None:
     error = frame.locals[ins[1]]
-    if isinstance(error, ErrorValue) and error.type is CANCELLED and fiber.cancel == CANCEL_THROWN:
+    if _is_cancel(fiber, error):
         raise Thrown(error)
 
 
+def _finally(m: Machine, fiber: Fiber, frame: Frame, ins: tuple[Any, ...]) -> None:
+    fiber.shield += 1
+
+
 def _end_finally(m: Machine, fiber: Fiber, frame: Frame, ins: tuple[Any, ...]) -> None:
+    fiber.shield -= 1
     error = frame.locals[ins[1]]
     if error is not None:
         raise Thrown(error)
@@ -633,6 +471,6 @@ def _patch(m: Machine, fiber: Fiber, frame: Frame, ins: tuple[Any, ...]) -> None
 
 _OPS: dict[int, Callable[[Machine, Fiber, Frame, tuple[Any, ...]], None]] = {
     c.JUMP: _jump, c.JUMP_UNLESS: _jump_unless, c.SET: _set, c.EXEC: _exec, c.POP: _pop, c.RECUR: _recur, c.BUILD: _build, c.TRY: _try,
-    c.END_TRY: _end_try, c.CATCH: _catch, c.RETHROW: _rethrow, c.END_CATCH: _end_catch, c.END_FINALLY: _end_finally, c.DEF: _def, c.PATCH: _patch,
+    c.END_TRY: _end_try, c.CATCH: _catch, c.RETHROW: _rethrow, c.END_CATCH: _end_catch, c.FINALLY: _finally, c.END_FINALLY: _end_finally,
+    c.DEF: _def, c.PATCH: _patch,
 }  # fmt: skip
-__all__ = ["EMPTY_MAP", "List", "Machine", "Thrown", "error_value", "trace"]

@@ -203,12 +203,8 @@ def _function(an: Analyzer, name: str | None, items: list[Any], scope: FnScope, 
     for item in items:
         _compile_arity(an, code, name, item, scope, shared)
     code.captures = len(shared)
-    sources = []
-    for captured in shared:
-        leaf = an.find_local(captured, scope)
-        assert leaf is not None
-        sources.append(leaf)
-    return n.Fn(span, leaves.closure(code, sources), code)
+    captures = [local for name in shared if (local := an.local(name, scope)) is not None]
+    return n.Fn(span, leaves.closure(code, [c.leaf for c in captures if c.leaf is not None]), code, captures)
 
 
 def _compile_arity(an: Analyzer, code: Code, name: str | None, item: List, scope: FnScope, shared: dict[str, int]) -> None:

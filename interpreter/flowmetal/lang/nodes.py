@@ -31,7 +31,10 @@ class Const(Node):
 
 @dataclass(slots=True)
 class Local(Node):
-    """A local, a captured local or the running function itself."""
+    """A local by its slot (1 is the running function itself), or what the running function captured, by its index."""
+
+    slot: int = 0
+    captured: int | None = None
 
 
 @dataclass(slots=True)
@@ -95,6 +98,7 @@ class Fn(Node):
     """A function value: always a leaf."""
 
     code: Code | None = None
+    captures: list[Local] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -143,3 +147,20 @@ class Def(Node):
     kind: str = "def"
     meta: dict[str, Any] = field(default_factory=dict)
     init: Node | None = None
+
+
+def children(node: Node) -> list[Node]:
+    """The expressions inside of an expression; what stands in a function belongs to that function."""
+    if isinstance(node, Call):
+        return [*([node.fn] if node.fn else []), *node.args]
+    if isinstance(node, If):
+        return [x for x in (node.test, node.then, node.other) if x]
+    if isinstance(node, (Do, Collection)):
+        return node.parts
+    if isinstance(node, (Let, LetFn)):
+        return [*[init for _, _, init in node.pairs], *([node.body] if node.body else [])]
+    if isinstance(node, Recur):
+        return node.args
+    if isinstance(node, Try):
+        return [x for x in (node.body, *[c.body for c in node.catches], node.finally_) if x]
+    return [node.init] if isinstance(node, Def) and node.init else []

@@ -6,12 +6,16 @@ what it asks after they are on disk.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from flowmetal.lang.persistent import EMPTY_MAP, Map
 from flowmetal.lang.spans import Span
 from flowmetal.lang.values import ErrorValue
+
+FLOW_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,200}")
+FLOW_ID_TEXT: Final = "a flow id is 1 to 200 of A-Z a-z 0-9 . _ : -"
 
 
 @dataclass(slots=True)
@@ -34,6 +38,9 @@ class Request:
     supplied: Any = None
     key: str | None = None
     child: str | None = None
+    """The flow that the step begins."""
+    pin: int | None = None
+    """The definitions version that this flow is to see."""
     digest: str = ""
     """The hash of what was asked, filled in by who admits the request."""
 

@@ -60,6 +60,36 @@ SPECIAL_DOCS: dict[str, SpecialDoc] = {
         "Defines a test, which `flowmetal test` runs with a store of its own in memory and a virtual clock that stands still until told.",
         "(deftest sums (is (= 4 (+ 2 2)))) :defined ;=> :defined",
     ),
+    "defonce": SpecialDoc(
+        "([name value])",
+        "Defines a name, unless it has a value already: then nothing happens, and the value is not evaluated.",
+        "(defonce settings {:a 1}) (defonce settings {:a 2}) settings ;=> {:a 1}",
+    ),
+    "remove-method": SpecialDoc(
+        "([name value])",
+        "Defines a multimethod anew without its method for a dispatch value.",
+        "(defmulti area :shape) (defmethod area :square [s] 1) (remove-method area :square) (methods area) ;=> {}",
+    ),
+    "remove-all-methods": SpecialDoc(
+        "([name])",
+        "Defines a multimethod anew without methods.",
+        "(defmulti area :shape) (defmethod area :square [s] 1) (remove-all-methods area) (methods area) ;=> {}",
+    ),
+    "prefer-method": SpecialDoc(
+        "([name value other])",
+        "Says that a multimethod's method for one dispatch value goes before that for another, where both fit.",
+        "(defmulti area :shape) (prefer-method area :square :rectangle) (prefers area) ;=> {:square #{:rectangle}}",
+    ),
+    "derive": SpecialDoc(
+        "([tag parent] [hierarchy tag parent])",
+        "Defines that a tag, a keyword or symbol with a namespace, is a kind of another; given a hierarchy, gives the new one.",
+        "(derive :shape/square :shape/rectangle) (isa? :shape/square :shape/rectangle) ;=> true",
+    ),
+    "underive": SpecialDoc(
+        "([tag parent] [hierarchy tag parent])",
+        "Takes back what derive defined.",
+        "(derive :shape/square :shape/rectangle) (underive :shape/square :shape/rectangle) (isa? :shape/square :shape/rectangle) ;=> false",
+    ),
     "declare": SpecialDoc(
         "([& names])",
         "Makes names known that are defined further down.",

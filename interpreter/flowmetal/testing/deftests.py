@@ -118,7 +118,7 @@ def run_file(path: str | Path, *, only: str = "", seconds: float = SECONDS) -> F
 def run_source(source: str, *, file: str = "tests.flow", seconds: float = SECONDS) -> list[TestResult]:
     """Runs the tests of a program's text; raises SourceError or LispError when it cannot be loaded."""
     definitions = DefinitionsLog(lambda: 0)
-    _add(definitions, source, file)
+    add_source(definitions, source, file)
     return [run_test(definitions, name, facts, seconds=seconds) for name, facts in _tests(definitions)]
 
 
@@ -130,10 +130,11 @@ def _load(definitions: DefinitionsLog, path: Path) -> None:
     if path.suffix == ".ipynb":
         _load_notebook(definitions, text, str(path))
     else:
-        _add(definitions, text, str(path))
+        add_source(definitions, text, str(path))
 
 
-def _add(definitions: DefinitionsLog, source: str, file: str) -> list[str]:
+def add_source(definitions: DefinitionsLog, source: str, file: str) -> list[str]:
+    """Adds a program's definitions; their names. Raises SourceError or LispError."""
     rows, names = definitions.load(source, file)
     for seq, row in enumerate(rows, definitions.version + 1):
         row.seq = seq
@@ -159,7 +160,7 @@ def _load_cell(definitions: DefinitionsLog, source: str, file: str, ns: str) -> 
         if kind == "ns":
             ns = name
         try:
-            _add(definitions, placed if kind == "ns" else f"(ns {ns}){placed}"[0 if ns != "user" else len("(ns user)") :], file)
+            add_source(definitions, placed if kind == "ns" else f"(ns {ns}){placed}"[0 if ns != "user" else len("(ns user)") :], file)
         except SourceError:
             raise
         except LispError:

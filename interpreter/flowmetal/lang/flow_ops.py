@@ -172,7 +172,7 @@ def _options(x: Any, known: tuple[str, ...], what: str) -> Map:
     """A map of options; a name that is not known is an error, not a silence."""
     if not isinstance(x, Map):
         raise LispError(f"{what} takes a map of options, but found {pr_str(x)}", type="type")
-    for key in x:
+    for key in x.keys():
         if not (isinstance(key, Keyword) and key.ns is None and key.name in known):
             names = " ".join(f":{name}" for name in known)
             raise LispError(f"{what} does not know the option {pr_str(key)}; it has {names}", type="value")

@@ -30,12 +30,16 @@ from flowmetal.lang.persistent import EMPTY_LIST, Chain, Cons, Link, Map, Seq, S
 from flowmetal.lang.primitives.reducibles import AGAIN, END, Reduced, Reducible
 from flowmetal.lang.primitives.registry import TABLE, Primitive
 from flowmetal.lang.primitives.sorted_collections import comparator
+from flowmetal.lang.primitives.transients import Transient
 from flowmetal.lang.sorted import SortedMap, SortedSet
+from flowmetal.lang.spans import Source, Span
 from flowmetal.lang.values import Duration, ErrorValue, Instant, Keyword, Regex, Symbol, Var
 
 FORMAT = 1
 _SCALAR = frozenset({type(None), bool, int})
 _INLINE_TEXT = 64
+_SHOWN_LINE = 200
+"""How much of a source line is kept with an error that stands in it."""
 
 CodeLoader = Callable[[f.Root], f.Root]
 
@@ -145,8 +149,14 @@ def _map(e: Encoder, i: int, x: Map) -> list[Any]:
     return ["m", *[e.ref(y) for pair in x.items() for y in pair]]
 
 
+def _shown_place(span: Span) -> list[Any]:
+    """A span with the line that it is shown in."""
+    line = span.source.line(span.line)[:_SHOWN_LINE]
+    return [span.source.name, span.line, span.column, span.end_column if span.end_line == span.line else len(line) + 1, line]
+
+
 def _error(e: Encoder, i: int, x: ErrorValue) -> list[Any]:
-    place = [x.span.source.name, x.span.line, x.span.column] if x.span is not None else None
+    place = _shown_place(x.span) if x.span is not None else None
     trace = [[str(name), [s.source.name, s.line, s.column] if s is not None else None] for name, s in x.trace]
     return ["err", e.ref(x.type), e.ref(x.message), e.ref(x.data), e.ref(x.cause), json.dumps([place, trace])]
 
@@ -178,6 +188,12 @@ def _atom(e: Encoder, i: int, x: f.Atom) -> list[Any]:
     return ["a", e.ref(x.value)]
 
 
+def _transient(e: Encoder, i: int, x: Transient) -> list[Any]:
+    if e.flow is not None:
+        raise LispError("a transient belongs to its flow: pass (persistent! t)", type="type")
+    return ["tr", e.ref(x.value)]
+
+
 def _root(e: Encoder, i: int, x: f.Root) -> list[Any]:
     return ["root", x.ns, x.pin, x.file, x.line, x.column, "" if x.prelude else e.ref(x.text), x.prelude]
 
@@ -191,7 +207,7 @@ def _frame(e: Encoder, i: int, x: Frame) -> list[Any]:
 
 def _fiber(e: Encoder, i: int, x: Fiber) -> list[Any]:
     value = None if x.value is f.PENDING else [e.ref(x.value)]
-    return ["fiber", x.id, e.ref(x.promise), e.ref(x.wait), value, e.ref(x.error), x.cancel, e.ref(x.reason), x.shield, *[e.ref(y) for y in x.frames]]
+    return ["fiber", x.id, e.ref(x.promise), e.ref(x.wait), value, e.ref(x.error), x.cancel, e.ref(x.reason), x.shield, e.ref(x.saga), *[e.ref(y) for y in x.frames]]
 
 
 def _wait(e: Encoder, i: int, x: Wait) -> list[Any]:
@@ -243,6 +259,7 @@ _ENCODE: dict[type, Callable[[Encoder, int, Any], list[Any]]] = {
     f.Callback: _callback,
     f.FlowHandle: _handle,
     f.Atom: _atom,
+    Transient: _transient,
     f.Delay: lambda e, i, x: ["delay", e.ref(x.function), e.ref(x.value)],
     f.FlowProgram: lambda e, i, x: ["flow", x.ns, x.name, e.ref(x.body)],
     f.ForeignStub: lambda e, i, x: ["stub", x.name, e.ref(x.params), e.ref(x.options)],
@@ -370,10 +387,11 @@ def _array(d: Decoder, items: tuple[Any, ...]) -> Any:
 
 
 def _build_error(d: Decoder, type_: Any, message: Any, data: Any, cause: Any, places: str) -> ErrorValue:
-    from flowmetal.lang.spans import Source, Span
-
     def span(p: Any) -> Any:
-        return Span(Source(p[0], ""), p[1], p[2], p[1], p[2]) if p else None
+        if not p:
+            return None
+        name, line, column, end, text = p if len(p) == 5 else (*p, p[2], "")
+        return Span(Source(name, "\n" * (line - 1) + text), line, column, line, end)
 
     place, trace = json.loads(places)
     return ErrorValue(d.ref(type_), d.ref(message), d.ref(data), d.ref(cause), span(place), tuple((n, span(s)) for n, s in trace))
@@ -475,10 +493,10 @@ def _fill_frame(d: Decoder, x: Frame, root: Any, index: int, params: int | None,
     x.locals = [Pinned(version) if pinned else version, *[d.ref(r) for r in rest[depth:]]]
 
 
-def _fill_fiber(d: Decoder, x: Fiber, id_: int, promise: Any, wait: Any, value: Any, error: Any, cancel: int, reason: Any, shield: int, *frames: Any) -> None:
+def _fill_fiber(d: Decoder, x: Fiber, id_: int, promise: Any, wait: Any, value: Any, error: Any, cancel: int, reason: Any, shield: int, saga: Any, *frames: Any) -> None:
     x.id, x.promise, x.wait = id_, d.ref(promise), d.ref(wait)
     x.value = f.PENDING if value is None else d.ref(value[0])
-    x.error, x.cancel, x.reason, x.shield = d.ref(error), cancel, d.ref(reason), shield
+    x.error, x.cancel, x.reason, x.shield, x.saga = d.ref(error), cancel, d.ref(reason), shield, d.ref(saga)
     x.frames = [d.ref(r) for r in frames]
 
 
@@ -507,10 +525,10 @@ def _shell(kind: Any) -> Callable[[], Any]:
 
 
 _SHELLS: dict[str, Callable[[], Any]] = {
-    "fn": _shell(f.Closure), "p": _shell(f.Promise), "cb": _shell(f.Callback), "h": _shell(f.FlowHandle), "a": _shell(f.Atom), "delay": _shell(f.Delay), "rdb": _shell(Reducible),
+    "fn": _shell(f.Closure), "p": _shell(f.Promise), "cb": _shell(f.Callback), "h": _shell(f.FlowHandle), "a": _shell(f.Atom), "tr": _shell(Transient), "delay": _shell(f.Delay), "rdb": _shell(Reducible),
     "frame": _shell(Frame), "fiber": _shell(Fiber), "wait": _shell(Wait), "run": _shell(Program), "state": _shell(State),
 }  # fmt: skip
 _FILL: dict[str, Callable[..., None]] = {
-    "fn": _fill_closure, "p": _fill_promise, "cb": _fill_callback, "h": _fill_handle, "a": _fill_atom, "delay": _fill_delay, "rdb": _fill_reducible, "frame": _fill_frame,
+    "fn": _fill_closure, "p": _fill_promise, "cb": _fill_callback, "h": _fill_handle, "a": _fill_atom, "tr": _fill_atom, "delay": _fill_delay, "rdb": _fill_reducible, "frame": _fill_frame,
     "fiber": _fill_fiber, "wait": _fill_wait, "run": _fill_program, "state": _fill_state,
 }  # fmt: skip

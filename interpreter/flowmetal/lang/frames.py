@@ -81,7 +81,7 @@ RUNNING, CANCEL_ASKED, CANCEL_THROWN = 0, 1, 2
 class Fiber:
     """One line of execution in a flow. `cancel` says whether a cancel was asked for or thrown."""
 
-    __slots__ = ("cancel", "error", "frames", "id", "promise", "reason", "shield", "value", "wait")
+    __slots__ = ("cancel", "error", "frames", "id", "promise", "reason", "saga", "shield", "value", "wait")
 
     def __init__(self, id: int, promise: Promise) -> None:
         self.id = id
@@ -96,6 +96,8 @@ class Fiber:
         self.reason: Any = None
         self.shield = 0
         """How many `finally` it stands in: a cancel waits until it is out of them."""
+        self.saga: Any = None
+        """The atom with the rollbacks of the innermost saga around it."""
 
 
 class Program:

@@ -15,6 +15,7 @@ import flowmetal.lang.makers  # noqa: F401  likewise
 import flowmetal.lang.language_ops  # noqa: F401  likewise
 import flowmetal.lang.multimethods  # noqa: F401  likewise
 import flowmetal.lang.primitives  # noqa: F401  likewise
+import flowmetal.lang.saga_ops  # noqa: F401  likewise
 import flowmetal.lang.test_ops  # noqa: F401  likewise
 from flowmetal.lang import evaluate
 from flowmetal.lang.definitions import Binding, Definitions

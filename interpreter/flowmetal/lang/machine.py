@@ -81,6 +81,8 @@ class Machine(Fibers):
         """A new fiber that calls `f`, at the end of the run queue; its promise."""
         current = self.fiber
         fiber = self.new_fiber()
+        if current is not None:
+            fiber.saga = current.saga
         self._begin_call(fiber, f, [])
         self.fiber = current
         return fiber.promise

@@ -91,6 +91,14 @@ def _macroexpand(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     raise LispError("this macro expands to itself for ever", type="limit")
 
 
+@op("core", "eval", 1, 1, "([form])", "The value of a form, as if it stood at the top level here.", "(eval '(+ 1 2)) ;=> 3")
+def _eval(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
+    text = pr_str(args[0])
+    root = Root(namespace_of(m, fiber), version_of(m, fiber), "eval", 1, 1, text)
+    form = read_all(Source("eval", text), ns=root.ns)  # the code must come again from the text alone
+    return m.invoke(fiber, evaluate.compile_form(m.definitions, root, form[0]), [])
+
+
 @primitive("core", "special-symbol?", "([x])", "Whether x is the name of a special form.", "(special-symbol? 'if) ;=> true")
 def special_symbol(x: Any) -> bool:
     """`special-symbol?`."""
@@ -156,6 +164,9 @@ def _var_meta(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
         facts["arglists"] = read_all(Source("arglists", facts["arglists"]))[0]
     if binding.macro:
         facts["macro"] = True
+    code = getattr(getattr(binding.value, "body", binding.value), "code", None)
+    if code is not None and code.span is not None:
+        facts |= {"line": code.span.line, "column": code.span.column, "file": code.span.source.name}
     facts |= {"ns": Symbol(None, var.ns), "name": Symbol(None, var.name)}
     return Map.of((kw(k), v) for k, v in facts.items())
 

@@ -13,7 +13,7 @@ from flowmetal.lang import nodes as n
 from flowmetal.lang.definition_forms import DEFINITIONS
 from flowmetal.lang.destructure import destructure
 from flowmetal.lang.functions import Arity, Code, MachineOp
-from flowmetal.lang.persistent import List, Vector, list_of
+from flowmetal.lang.persistent import List, Map, Vector, list_of
 from flowmetal.lang.printer import pr_str
 from flowmetal.lang.spans import Span
 from flowmetal.lang.values import Keyword, Symbol, Var
@@ -77,7 +77,7 @@ def fn(an: Analyzer, form: List) -> Any:
 
 
 def _arity(an: Analyzer, item: List) -> List:
-    params, body = item.first(), list(item.rest())
+    params, body = item.first(), _conditions(list(item.rest()))
     plain: list[Any] = []
     inner: list[Any] = []
     for p in params:
@@ -90,6 +90,20 @@ def _arity(an: Analyzer, item: List) -> List:
     if inner:
         body = [list_of([_sym("let"), Vector.of(inner), *body])]
     return list_of([Vector.of(plain), *body])
+
+
+def _conditions(body: list[Any]) -> list[Any]:
+    """A body that begins with `{:pre [test…] :post [test…]}`, as assertions; in :post, % is the result."""
+    pre_key, post_key = Keyword.of("pre"), Keyword.of("post")
+    if len(body) < 2 or not isinstance(body[0], Map) or not (pre_key in body[0] or post_key in body[0]):
+        return body
+    conditions, *rest = body
+    pre = [list_of([Symbol("core", "assert"), test]) for test in conditions.get(pre_key) or ()]
+    post = [list_of([Symbol("core", "assert"), test]) for test in conditions.get(post_key) or ()]
+    if not post:
+        return [*pre, *rest]
+    result = _sym("%")
+    return [*pre, list_of([_sym("let*"), Vector.of([result, list_of([_sym("do"), *rest])]), *post, result])]
 
 
 def _bindings(an: Analyzer, form: List, what: str) -> tuple[list[tuple[Any, Any]], list[Any]]:

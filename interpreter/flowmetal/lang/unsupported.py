@@ -12,17 +12,31 @@ _LAZY = "sequence functions are eager: use range, iterate, repeat, cycle or repe
 _THREADS = "use (async …) and @ : a durable promise takes the place of threads"
 _TYPES = "there are no types to define: use maps, and defmulti for dispatch"
 
+_WATCH = "atoms have no watches or validators: put what must happen into the function that swap! calls"
+_NAMESPACES = "a file or notebook says what its namespace is and needs with (ns name (:require [other :as o]))"
+_ARRAYS = (
+    "to-array", "into-array", "object-array", "int-array", "long-array", "float-array", "double-array", "char-array", "byte-array", "boolean-array",
+    "short-array", "make-array", "aget", "aset", "alength", "aclone", "amap", "areduce", "to-array-2d", "vector-of", "bytes", "ints", "longs",
+)  # fmt: skip
+
 INSTEAD = {
-    **dict.fromkeys(("binding", "with-redefs", "with-bindings", "bound-fn", "set!", "alter-var-root", "var-set", "thread-bound?"), _DYNAMIC),
-    **dict.fromkeys(("ref", "dosync", "alter", "commute", "ref-set", "ensure", "io!"), _REFS),
-    **dict.fromkeys(("agent", "send-off", "await-for", "restart-agent"), _AGENTS),
-    **dict.fromkeys(("new", ".", "..", "import", "gen-class", "proxy", "bean", "class", "instance?", "monitor-enter", "memfn", "cast"), _JAVA),
-    **dict.fromkeys(("lazy-seq", "lazy-cat", "seque", "pvalues", "iteration"), _LAZY),
+    **dict.fromkeys(("binding", "with-redefs", "with-bindings", "bound-fn", "bound-fn*", "binding-conveyor-fn", "set!", "alter-var-root", "var-set", "thread-bound?"), _DYNAMIC),
+    **dict.fromkeys(("ref", "sync", "dosync", "alter", "commute", "ref-set", "ensure", "io!"), _REFS),
+    **dict.fromkeys(("agent", "send-off", "await-for", "restart-agent", "agent-error", "send-via", "shutdown-agents"), _AGENTS),
+    **dict.fromkeys(("new", ".", "..", "import", "gen-class", "proxy", "bean", "class", "instance?", "monitor-enter", "monitor-exit", "monitor", "definline", "memfn", "cast"), _JAVA),
+    **dict.fromkeys(("lazy-seq", "seque", "pvalues", "iteration"), _LAZY),
     **dict.fromkeys(("future", "future-call", "deliver", "pcalls", "locking", "thread", "go", "chan"), _THREADS),
-    **dict.fromkeys(("defrecord", "deftype", "defprotocol", "extend-type", "extend-protocol", "reify", "extend"), _TYPES),
-    **dict.fromkeys(("transient", "persistent!", "conj!", "assoc!", "dissoc!"), "collections are persistent only: use conj, assoc and into"),
+    **dict.fromkeys(("defrecord", "deftype", "defprotocol", "extend-type", "extend-protocol", "reify", "extend", "satisfies?", "extends?", "definterface"), _TYPES),
     **dict.fromkeys(("numerator", "denominator", "rationalize", "ratio?"), "there are no ratios: / gives a float, quot rem mod are exact"),
-    **dict.fromkeys(("slurp", "spit", "read-line", "eval", "load-string"), "programs do no I/O of their own: use http/get, sh or sql/query"),
+    **dict.fromkeys(("slurp", "spit", "read-line", "load-string", "load-file", "read"), "programs do no I/O of their own: use http/get, sh or sql/query"),
+    **dict.fromkeys(("add-watch", "remove-watch", "set-validator!", "get-validator"), _WATCH),
+    **dict.fromkeys(_ARRAYS, "there are no arrays: use vectors"),
+    **dict.fromkeys(("re-matcher", "re-groups"), "there are no matchers: re-find, re-matches and re-seq give the groups"),
+    **dict.fromkeys(("intern", "create-ns", "remove-ns", "ns-unmap", "ns-unalias", "in-ns", "refer", "use", "alias", "load", "refer-clojure"), _NAMESPACES),
+    **dict.fromkeys(("with-precision", "with-open", "with-local-vars", "with-loading-context"), _DYNAMIC),
+    **dict.fromkeys(("defstruct", "create-struct", "struct", "struct-map", "accessor"), _TYPES),
+    **dict.fromkeys(("tap>", "add-tap", "remove-tap"), "use (log data): it goes into the flow's history"),
+    **dict.fromkeys(("reader-conditional", "reader-conditional?", "tagged-literal", "tagged-literal?"), "there is one platform, and unknown tags are errors"),
     "promise": "use (callback), (timer d) or (async …): each gives a durable promise",
     "char": "a character is a one-letter string",
 }

@@ -15,6 +15,8 @@ from flowmetal.lang.primitives import (
     sorted_collections,
     strings,
     time,
+    transients,
+    unchecked,
 )
 from flowmetal.lang.primitives.numbers import BINARY
 
@@ -34,4 +36,6 @@ __all__ = [
     "sorted_collections",
     "strings",
     "time",
+    "transients",
+    "unchecked",
 ]

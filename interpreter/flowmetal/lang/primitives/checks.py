@@ -71,6 +71,19 @@ def count_of(who: str, x: Any) -> int:
     raise wrong(who, "a number", x)
 
 
+def integer_of(who: str, x: Any) -> int:
+    """An integer, or another number cut toward zero, as Clojure casts an index; NaN is 0."""
+    if type(x) is int:
+        return x
+    if type(x) not in NUMBERS:
+        raise wrong(who, "a number", x)
+    if x != x:
+        return 0
+    if abs(x) > 1e18:
+        raise LispError(f"{who}: {x} is out of range", type="index")
+    return int(x)
+
+
 def text(who: str, x: Any) -> str:
     """`x`, which must be a string."""
     if type(x) is not str:

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from flowmetal.errors import LispError
-from flowmetal.lang.equality import equal, hash_of
+from flowmetal.lang.equality import equal, hash_of, stable_hash
 from flowmetal.lang.lists import EMPTY_LIST, Cons, List
 from flowmetal.lang.maps import EMPTY_MAP, EMPTY_SET, Map, Set
-from flowmetal.lang.primitives.checks import LIMIT, integer, number, shown, too_large, wrong
+from flowmetal.lang.primitives.checks import LIMIT, integer, integer_of, number, shown, too_large, wrong
 from flowmetal.lang.primitives.numbers import BINARY
 from flowmetal.lang.primitives.reducibles import Reducible
 from flowmetal.lang.primitives.registry import primitive
@@ -80,7 +80,7 @@ def count(coll: Any) -> int:
     """`count`."""
     if coll is None:
         return 0
-    if isinstance(coll, (Vector, List, Map, Set, str, bytes)):
+    if isinstance(coll, (Vector, List, Map, Set, str, bytes)) or hasattr(coll, "held"):
         return len(coll)
     return len(items_of("count", coll))
 
@@ -136,13 +136,15 @@ def get2(coll: Any, key: Any) -> Any:
 def nth(coll: Any, i: Any, default: Any = _ABSENT) -> Any:
     """`nth`."""
     if type(i) is not int:
-        i = int(number("nth", i))
+        i = integer_of("nth", i)
     if coll is None:
         return None if default is _ABSENT else default
     if isinstance(coll, (Vector, List)):
         return coll.nth(i) if default is _ABSENT or 0 <= i < len(coll) else default
     if isinstance(coll, (Map, Set)):
         raise LispError(f"nth needs a sequence with an order, but was given {shown(coll)}", type="type")
+    if hasattr(coll, "held"):
+        return nth(coll.held(), i, default)
     items: Any = coll.prefix(i + 1) if isinstance(coll, Reducible) and i >= 0 else items_of("nth", coll)
     if 0 <= i < len(items):
         return items[i]
@@ -377,7 +379,7 @@ def peek(coll: Any) -> Any:
     """`peek`."""
     if coll is None:
         return None
-    if not isinstance(coll, (Vector, List)):
+    if not isinstance(coll, (Vector, Cons)):
         raise wrong("peek", "a list or a vector", coll)
     return coll.peek()
 
@@ -387,7 +389,7 @@ def pop(coll: Any) -> Any:
     """`pop`."""
     if coll is None:
         return None
-    if not isinstance(coll, (Vector, List)):
+    if not isinstance(coll, (Vector, Cons)):
         raise wrong("pop", "a list or a vector", coll)
     return coll.pop()
 
@@ -397,7 +399,7 @@ def subvec(v: Any, start: Any, end: Any = _ABSENT) -> Vector:
     """`subvec`."""
     if not isinstance(v, Vector):
         raise wrong("subvec", "a vector", v)
-    return v.subvec(integer("subvec", start), len(v) if end is _ABSENT else integer("subvec", end))
+    return v.subvec(integer_of("subvec", start), len(v) if end is _ABSENT else integer_of("subvec", end))
 
 
 @primitive("core", "rseq", "([coll])", "The elements of a vector, last first; nil when there are none.", "(rseq [1 2]) ;=> (2 1)")
@@ -412,7 +414,7 @@ def rseq(coll: Any) -> Any:
 def replace(smap: Any, coll: Any) -> Any:
     """`replace*`."""
     found = [get(smap, x, x) for x in items_of("replace", coll)]
-    return Vector.of(found) if isinstance(coll, Vector) else sequence(found)
+    return Vector.of(found, coll.meta) if isinstance(coll, Vector) else sequence(found)
 
 
 @primitive("core", "index-of*", "([coll x])", "The index of the first element that is = to x, or nil.")
@@ -425,32 +427,6 @@ def index_of(coll: Any, x: Any) -> Any:
 def hash_(x: Any) -> int:
     """`hash`."""
     return stable_hash(x)
-
-
-def stable_hash(x: Any) -> int:
-    """A hash that is the same in every process: CRC of the printed value, summed where order does not count."""
-    import zlib
-
-    from flowmetal.lang.printer import pr_str
-
-    def leaf(y: Any) -> int:
-        return zlib.crc32(pr_str(y).encode("utf-8", "surrogatepass"))
-
-    def combine(y: Any, depth: int) -> int:
-        if depth > 50:
-            return 1
-        if isinstance(y, (Vector, List)):
-            h = 1
-            for z in y:
-                h = (31 * h + combine(z, depth + 1)) & 0xFFFFFFFF
-            return h
-        if isinstance(y, Map):
-            return sum(combine(k, depth + 1) ^ (combine(v, depth + 1) * 31) for k, v in y.items()) & 0xFFFFFFFF
-        if isinstance(y, Set):
-            return (7 + sum(combine(z, depth + 1) for z in y)) & 0xFFFFFFFF
-        return leaf(y)
-
-    return combine(x, 0)
 
 
 def limited(who: str, items: Iterable[Any]) -> list[Any]:

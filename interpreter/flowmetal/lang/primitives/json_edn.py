@@ -71,11 +71,16 @@ def _read(who: str, s: Any) -> list[Any]:
         raise LispError(f"{who}: {e.message}", type=e.type) from None
 
 
-@primitive("core", "read-string", "([s])", "The first form of a text, as data; nothing is run.", '(read-string "(+ 1 2)") ;=> (+ 1 2)')
-def read_string(s: Any) -> Any:
+@primitive("core", "read-string", "([s] [options s])", "The first form of a text, as data; nothing is run.", '(read-string "(+ 1 2)") ;=> (+ 1 2)')
+def read_string(*args: Any) -> Any:
     """`read-string`."""
-    found = _read("read-string", s)
+    if not 1 <= len(args) <= 2:
+        raise LispError(f"read-string takes 1 or 2 arguments, but was given {len(args)}: ([s] [options s])", type="arity")
+    options = _options("read-string", args[0]) if len(args) == 2 else None
+    found = _read("read-string", args[-1])
     if not found:
+        if options is not None and kw("eof") in options:
+            return options.get(kw("eof"))
         raise LispError("read-string: the text holds no form", type="reader/eof")
     return found[0]
 

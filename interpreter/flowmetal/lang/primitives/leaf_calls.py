@@ -18,7 +18,7 @@ from flowmetal.lang.values import Keyword, Symbol
 
 def is_leaf(f: Any) -> bool:
     """Whether `f` can be called without the machine."""
-    return isinstance(f, (Primitive, Keyword, Map, Set, Vector, Symbol))
+    return type(f) in _INVOKE or type(f) is Primitive
 
 
 def leaf_callable(f: Any) -> Callable[..., Any]:
@@ -77,6 +77,16 @@ def _vector(f: Vector, args: tuple[Any, ...] | list[Any]) -> Any:
     if type(args[0]) is not int:
         raise LispError("a vector as a function takes an integer index", type="type")
     return f.nth(args[0])
+
+
+def called_with(kind: type) -> Callable[[Any], Any]:
+    """Registers how a value of `kind` is called: (value, arguments) → result."""
+
+    def register(rule: Callable[[Any, tuple[Any, ...] | list[Any]], Any]) -> Any:
+        _INVOKE[kind] = rule
+        return rule
+
+    return register
 
 
 def _check(f: Any, args: tuple[Any, ...] | list[Any], low: int, high: int) -> None:

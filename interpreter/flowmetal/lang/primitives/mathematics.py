@@ -13,8 +13,7 @@ from typing import Any
 
 from flowmetal.errors import LispError
 from flowmetal.lang.primitives.checks import integer, number
-from flowmetal.lang.primitives.numbers import _infinite as as_float
-from flowmetal.lang.primitives.numbers import zero_division
+from flowmetal.lang.primitives.numbers import as_float, zero_division
 from flowmetal.lang.primitives.registry import primitive
 
 
@@ -41,7 +40,16 @@ def _log(f: Callable[[float], float]) -> Callable[[float], float]:
 
 
 _one("sqrt", math.sqrt, "The square root.", "(math/sqrt 9) ;=> 3.0")
-_one("cbrt", lambda x: math.copysign(round(c, 12) if round(c := abs(x) ** (1 / 3)) ** 3 == abs(x) else c, x), "The cube root.", "(math/cbrt 27) ;=> 3.0")
+
+
+def _cbrt(x: float) -> float:
+    if x == 0 or not math.isfinite(x):
+        return x
+    root = abs(x) ** (1 / 3)
+    return math.copysign(float(round(root)) if round(root) ** 3 == abs(x) else root, x)
+
+
+_one("cbrt", _cbrt, "The cube root.", "(math/cbrt 27) ;=> 3.0")
 _one("exp", math.exp, "e to the x.", "(math/exp 0) ;=> 1.0")
 _one("expm1", math.expm1, "e to the x, less 1.", "(math/expm1 0) ;=> 0.0")
 _one("log", _log(math.log), "The natural logarithm.", "(math/log 1) ;=> 0.0")
@@ -74,6 +82,10 @@ def _two(name: str, f: Callable[[float, float], float], doc: str, example: str) 
 
 
 def _pow(x: float, y: float) -> float:
+    if abs(x) == 1 and not math.isfinite(y):
+        return math.nan  # Java's answer, not C's
+    if x != x and y != 0:
+        return math.nan
     if x == 0 and y < 0:
         return math.copysign(math.inf, x) if float(y).is_integer() and y % 2 == 1 else math.inf
     try:
@@ -84,9 +96,25 @@ def _pow(x: float, y: float) -> float:
 
 _two("pow", _pow, "x to the y, as a float.", "(math/pow 2 10) ;=> 1024.0")
 _two("atan2", math.atan2, "The angle of the point (y, x).", "(math/atan2 0 1) ;=> 0.0")
+_two("next-after", math.nextafter, "The float next to x in the direction of y.", "(math/next-after 1.0 2.0) ;=> 1.0000000000000002")
 _two("hypot", math.hypot, "The length of the hypotenuse.", "(math/hypot 3 4) ;=> 5.0")
 _two("copy-sign", math.copysign, "x with the sign of y.", "(math/copy-sign 1 -2) ;=> -1.0")
 _two("IEEE-remainder", math.remainder, "The remainder of IEEE 754.", "(math/IEEE-remainder 5 3) ;=> -1.0")
+
+
+@primitive("math", "scalb", "([x n])", "x times two to the n, for an integer n.", "(math/scalb 1.5 2) ;=> 6.0")
+def scalb(x: Any, n: Any) -> float:
+    """`math/scalb`."""
+    return _quiet(lambda a: math.ldexp(a, max(min(integer("math/scalb", n), 5000), -5000)), as_float(number("math/scalb", x)))
+
+
+@primitive("math", "get-exponent", "([x])", "The exponent of two of a float.", "(math/get-exponent 1024.0) ;=> 10")
+def get_exponent(x: Any) -> int:
+    """`math/get-exponent`."""
+    a = as_float(number("math/get-exponent", x))
+    if not math.isfinite(a):
+        return 1024
+    return -1023 if abs(a) < 2.0**-1022 else math.frexp(a)[1] - 1
 
 
 @primitive("math", "round", "([x])", "The nearest integer; halves are rounded up.", "(math/round 2.5) ;=> 3")

@@ -11,7 +11,7 @@ import uuid
 from typing import Any
 
 from flowmetal.errors import LispError
-from flowmetal.lang.maps import Map
+from flowmetal.lang.maps import EMPTY_MAP, Map
 from flowmetal.lang.primitives.checks import bad, shown, text, wrong
 from flowmetal.lang.primitives.registry import primitive
 from flowmetal.lang.printer import pr_str
@@ -52,7 +52,7 @@ def symbol(*args: Any) -> Any:
 
 
 def _part(who: str, x: Any) -> str:
-    return x.name if type(x) in (Keyword, Symbol) and who == "keyword" else text(who, x)
+    return text(who, x)
 
 
 @primitive("core", "find-keyword", "([name] [ns name])", "Like keyword.", '(find-keyword "a") ;=> :a')
@@ -88,9 +88,9 @@ def gensym(prefix: Any = "G__") -> Symbol:
     return Symbol(None, f"{name(prefix)}{next(_COUNTER)}__auto")
 
 
-@primitive("core", "meta", "([x])", "The metadata of a value, or nil.", "(meta (with-meta [] {:a 1})) ;=> {:a 1}")
+@primitive("core", "value-meta*", "([x])", "The metadata of a value that is no var.")
 def meta(x: Any) -> Any:
-    """`meta`."""
+    """`value-meta*`."""
     return getattr(x, "meta", None)
 
 
@@ -117,7 +117,7 @@ def ex_info(message: Any, data: Any, cause: Any = None) -> ErrorValue:
         raise wrong("ex-info", "an error as the cause", cause)
     kind = data.get(kw("type")) if data is not None else None
     said = "" if message is None else text("ex-info", message)
-    return ErrorValue(kind if type(kind) is Keyword else kw("user"), said, data, cause)
+    return ErrorValue(kind if type(kind) is Keyword else kw("user"), said, EMPTY_MAP if data is None else data, cause)
 
 
 @primitive("core", "ex-data", "([e])", "The data of an error; nil of anything else.", '(ex-data (ex-info "no" {:a 1})) ;=> {:a 1}')

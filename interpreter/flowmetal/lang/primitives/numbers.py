@@ -50,11 +50,12 @@ def _operands(who: str, a: Any, b: Any) -> tuple[Any, Any]:
         if t is float or u is float:
             return float(a), float(b)
     except OverflowError:
-        return _infinite(a), _infinite(b)
+        return as_float(a), as_float(b)
     return (a, Decimal(b)) if t is Decimal else (Decimal(a), b)
 
 
-def _infinite(x: Any) -> float:
+def as_float(x: Any) -> float:
+    """A number as a float; infinite where it is too large."""
     try:
         return float(x)
     except OverflowError:
@@ -318,7 +319,7 @@ def rem(n: Any, d: Any) -> Any:
     """`rem`."""
     a, b, q = _truncated("rem", n, d)
     if type(a) is float:
-        return math.fmod(a, b)
+        return math.fmod(a, b) if math.isfinite(b) else math.nan
     return a - q * b if type(a) is int else _decimal("rem", _EXACT.remainder, a, b)
 
 
@@ -331,7 +332,7 @@ def mod(n: Any, d: Any) -> Any:
     if type(a) is int:
         return a % b
     r = rem(a, b)
-    return r if r == 0 or (r > 0) == (b > 0) else add2(r, b)
+    return r if r == 0 or r != r or (r > 0) == (b > 0) else add2(r, b)
 
 
 @primitive("core", "abs", "([x])", "The absolute value.", "(abs -5) ;=> 5")
@@ -388,23 +389,14 @@ def to_integer(who: str, x: Any) -> int:
     return int(x)
 
 
-def _integers(*names: str) -> None:
-    for name in names:
-
-        @primitive("core", name, "([x])", "A number cut toward zero to an integer; a character's code.", f"({name} 2.9) ;=> 2")
-        def convert(x: Any, name: str = name) -> int:
-            return to_integer(name, x)
-
-
 def _floats(*names: str) -> None:
     for name in names:
 
         @primitive("core", name, "([x])", "A number as a float.", f"({name} 1) ;=> 1.0")
         def convert(x: Any, name: str = name) -> float:
-            return _infinite(number(name, x))
+            return as_float(number(name, x))
 
 
-_integers("int", "long", "bigint", "biginteger", "short", "byte")
 _floats("double", "float")
 
 

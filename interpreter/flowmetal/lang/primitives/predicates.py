@@ -154,10 +154,16 @@ def is_before(x: Any) -> bool:
     return bool(x < 0) if type(x) in NUMBERS else truthy(x)
 
 
+def like(coll: Any, result: Any) -> Any:
+    """A sequence with the metadata of the collection that it was made of."""
+    meta = getattr(coll, "meta", None)
+    return result if meta is None else result.with_meta(meta)
+
+
 @leaf_loop("sort*", "([f coll])", "sort with a leaf as the comparator.")
 def sort(f: Any, coll: Any) -> Any:
     """`sort*`."""
-    return sequence(_sorted(f, list(items_of("sort", coll)), lambda x: x))
+    return like(coll, sequence(_sorted(f, list(items_of("sort", coll)), lambda x: x)))
 
 
 def _sorted(f: Any, items: list[Any], key: Callable[[Any], Any]) -> list[Any]:
@@ -178,17 +184,20 @@ def _sorted(f: Any, items: list[Any], key: Callable[[Any], Any]) -> list[Any]:
 def sort_by(f: Any, keys: Any, coll: Any) -> Any:
     """`sort-by*`."""
     pairs = list(zip(keys, items_of("sort-by", coll), strict=True))
-    return sequence(x for _, x in _sorted(f, pairs, lambda pair: pair[0]))
+    return like(coll, sequence(x for _, x in _sorted(f, pairs, lambda pair: pair[0])))
 
 
 @primitive("core", "min-by*", "([keys items greatest])", "The item with the least (or greatest) key; of equal keys the last.")
 def min_by(keys: Any, items: Any, greatest: Any) -> Any:
     """`min-by*`."""
-    best: Any = None
-    for i, (k, x) in enumerate(zip(keys, items, strict=True)):
-        number("max-key" if greatest else "min-key", k)
-        if i == 0 or (not (k < best[0]) if greatest else not (k > best[0])):
-            best = (k, x)
+    pairs = [(number("max-key" if greatest else "min-key", k), x) for k, x in zip(keys, items, strict=True)]
+    best = pairs[0]
+    for i, (k, x) in enumerate(pairs[1:]):
+        if i == 0:  # as Clojure does it, which shows with NaN
+            kept = best[0] > k if greatest else best[0] < k
+        else:
+            kept = not (k >= best[0] if greatest else k <= best[0])
+        best = best if kept else (k, x)
     return best[1]
 
 

@@ -169,6 +169,14 @@ def make_reducible(kind: Any, *args: Any) -> Reducible:
     return Reducible(kind.name, *args)
 
 
+@primitive("core", "knowing*", "([r elements])", "A reducible of which the first elements are known.")
+def knowing(r: Any, elements: Any) -> Reducible:
+    """`knowing*`."""
+    known = Reducible(r.kind, *r.args)
+    known.seen = tuple(elements)
+    return known
+
+
 @primitive("core", "reducible-kind*", "([r])", "The kind of a reducible, as a keyword.")
 def reducible_kind(r: Any) -> Any:
     """`reducible-kind*`."""
@@ -198,13 +206,13 @@ def remember(r: Any, n: Any, elements: Any) -> Any:
 @primitive("core", "repeat", "([x] [n x])", "x n times; without n, a sequence without an end.", "(repeat 3 :a) ;=> (:a :a :a)")
 def repeat(*args: Any) -> Any:
     """`repeat`."""
-    from flowmetal.lang.primitives.checks import LIMIT, count_of, too_large
+    from flowmetal.lang.primitives.checks import LIMIT, integer_of, too_large
 
     if len(args) == 1:
         return Reducible("repeat", args[0])
     if len(args) != 2:
         raise LispError(f"repeat takes 1 or 2 arguments, but was given {len(args)}: ([x] [n x])", type="arity")
-    n = count_of("repeat", args[0])
+    n = integer_of("repeat", args[0])
     if n > LIMIT:
         raise too_large("repeat")
     return seq_of((args[1],) * n) if n > 0 else EMPTY_LIST

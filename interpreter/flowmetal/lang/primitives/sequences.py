@@ -13,9 +13,8 @@ from typing import Any
 
 from flowmetal.errors import LispError
 from flowmetal.lang.equality import truthy
-from flowmetal.lang.lists import EMPTY_LIST, Chain, List, Seq
+from flowmetal.lang.lists import EMPTY_LIST, Chain, Cons, Link, List, Seq
 from flowmetal.lang.maps import Map, Set
-from flowmetal.lang.persistent import cons as cons_on
 from flowmetal.lang.persistent import list_of, seq_of
 from flowmetal.lang.primitives.checks import count_of, integer, shown, wrong
 from flowmetal.lang.primitives.leaf_calls import leaf_callable
@@ -138,7 +137,9 @@ def cons(x: Any, coll: Any) -> Any:
     """`cons`."""
     if type(coll) is Reducible:
         return Reducible("cons", x, coll)
-    return cons_on(x, coll if isinstance(coll, (List, Vector)) else items_of("cons", coll))
+    if coll is None:
+        return Cons(x, EMPTY_LIST)
+    return Link(x, as_seq("cons", coll))
 
 
 @primitive("core", "list", "([& xs])", "A list of the arguments.", "(list 1 2) ;=> (1 2)")
@@ -160,13 +161,13 @@ def list_star(x: Any, *more: Any) -> Any:
 @primitive("core", "concat", "([& colls])", "The elements of all collections, one after the other.", "(concat [1] [2 3]) ;=> (1 2 3)")
 def concat(*colls: Any) -> Any:
     """`concat`."""
-    if colls and type(colls[-1]) is Reducible:
-        result: Any = colls[-1]
-        for x in reversed([y for c in colls[:-1] for y in items_of("concat", c)]):
-            result = cons(x, result)
-        return result
     out: list[Any] = []
     for c in colls:
+        if type(c) is Reducible:  # it has no end: nothing behind it is ever reached
+            result: Any = c
+            for x in reversed(out):
+                result = cons(x, result)
+            return result
         out.extend(iterate_over("concat", c))
     return sequence(out)
 
@@ -247,23 +248,23 @@ def nthrest(coll: Any, n: Any) -> Any:
 @primitive("core", "nthnext", "([coll n])", "coll after n times next.", "(nthnext [1 2 3] 2) ;=> (3)")
 def nthnext(coll: Any, n: Any) -> Any:
     """`nthnext`."""
+    if coll is None:
+        return None
     return seq(drop(n, coll))
 
 
 def _chunks(who: str, n: Any, step: Any, coll: Any) -> list[Sequence[Any]]:
+    if type(n) is int and n < 0 and n == step:
+        return []
     if integer(who, n) < 1 or integer(who, step) < 1:
         raise LispError(f"{who} needs a size and a step of 1 or more, but was given {n} and {step}", type="value")
     items = items_of(who, coll)
     return [items[i : i + n] for i in range(0, len(items), step)]
 
 
-def _finite(coll: Any) -> bool:
-    return type(coll) is not Reducible
-
-
-@primitive("core", "partition", "([n coll] [n step coll] [n step pad coll])", "Groups of n, each step elements after the one before; a short last one only with pad.", "(partition 2 [1 2 3 4 5]) ;=> ((1 2) (3 4))")
+@primitive("core", "partition*", "([n coll] [n step coll] [n step pad coll])", "partition of a bounded sequence.")
 def partition(n: Any, *args: Any) -> Any:
-    """`partition`."""
+    """`partition*`."""
     if not 1 <= len(args) <= 3:
         raise LispError(f"partition takes 2 to 4 arguments, but was given {len(args) + 1}", type="arity")
     coll, step = args[-1], args[0] if len(args) > 1 else n
@@ -305,9 +306,9 @@ def splitv_at(n: Any, coll: Any) -> Vector:
     return Vector.of((Vector.of(take(n, coll)), drop(n, coll)))
 
 
-@primitive("core", "interleave", "([& colls])", "The first elements of all, then the second ones, as long as all have one.", "(interleave [1 2] [:a :b]) ;=> (1 :a 2 :b)")
+@primitive("core", "interleave*", "([& colls])", "interleave of sequences of which one has an end.")
 def interleave(*colls: Any) -> Any:
-    """`interleave`."""
+    """`interleave*`."""
     return sequence(x for row in rows_of("interleave", colls) for x in row)
 
 

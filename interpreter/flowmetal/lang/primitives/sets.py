@@ -102,13 +102,13 @@ def rename_keys(m: Any, names: Any) -> Any:
 @primitive("set", "rename", "([rel names])", "A set of maps with keys renamed.", "(set/rename #{{:a 1}} {:a :b}) ;=> #{{:b 1}}")
 def rename_all(rel: Any, names: Any) -> Set:
     """`set/rename`."""
-    return Set.of(rename(m, names) for m in items_of("set/rename", rel))
+    return Set.of((rename(m, names) for m in items_of("set/rename", rel)), getattr(rel, "meta", None))
 
 
 @primitive("set", "project", "([rel keys])", "A set of maps with only these keys.", "(set/project #{{:a 1 :b 2}} [:a]) ;=> #{{:a 1}}")
 def project(rel: Any, keys: Any) -> Set:
     """`set/project`."""
-    return Set.of(select_keys(m, keys) for m in items_of("set/project", rel))
+    return Set.of((select_keys(m, keys) for m in items_of("set/project", rel)), getattr(rel, "meta", None))
 
 
 @primitive("set", "map-invert", "([map])", "A map from values to keys.", "(set/map-invert {:a 1}) ;=> {1 :a}")

@@ -21,6 +21,7 @@ from flowmetal.lang.printer import display_str, pr_str, print_str
 from flowmetal.lang.values import Regex
 from flowmetal.lang.vectors import Vector
 
+_TO_THE_END: Final = object()
 _SPACE: Final = " \t\n\r\f\v\x1c\x1d\x1e\x1f\u2028\u2029\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2008\u2009\u200a\u205f\u3000"
 
 
@@ -61,10 +62,10 @@ def format_(pattern: Any, *args: Any) -> str:
 
 
 @primitive("core", "subs", "([s start] [s start end])", "The part of a string from start up to, not including, end.", '(subs "hello" 1 3) ;=> "el"')
-def subs(s: Any, start: Any, end: Any = None) -> str:
+def subs(s: Any, start: Any, end: Any = _TO_THE_END) -> str:
     """`subs`."""
     size = len(text("subs", s))
-    stop = size if end is None else integer("subs", end)
+    stop = size if end is _TO_THE_END else integer("subs", end)
     if not 0 <= integer("subs", start) <= stop <= size:
         raise LispError(f"subs: {start} to {stop} is out of range for a string of {size}", type="index")
     return str(s[start:stop])
@@ -201,10 +202,10 @@ def last_index_of(s: Any, part: Any, start: Any = None) -> int | None:
 @primitive("str", "split-lines", "([s])", "The lines of a string.", '(str/split-lines "a\\nb") ;=> ["a" "b"]')
 def split_lines(s: Any) -> Vector:
     """`str/split-lines`."""
-    parts = as_text("str/split-lines", s).replace("\r\n", "\n").split("\n")
-    while len(parts) > 1 and not parts[-1]:
+    parts = text("str/split-lines", s).replace("\r\n", "\n").split("\n")
+    while parts and not parts[-1]:
         parts.pop()
-    return Vector.of(parts)
+    return Vector.of(parts if parts or s else [""])
 
 
 @primitive("str", "repeat", "([s n])", "The string n times.", '(str/repeat "ab" 2) ;=> "abab"')

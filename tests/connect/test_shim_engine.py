@@ -164,15 +164,15 @@ def test_callback(client: httpx.Client) -> None:
     flow_id = start(client, "hook")
     url = f"/v1/callbacks/{callback_of(client, flow_id)}"
     assert client.get(f"/v1/flows/{flow_id}/result").json() == {"status": "waiting"}
-    anonymous = httpx.Client(base_url=client.base_url)
-    problem(anonymous.post(url, content="{", headers={"Content-Type": "application/json"}), 400)
-    response = anonymous.post(url, json={"tracking": "T-1"})
-    assert response.status_code == 202 and response.json()["message_id"]
-    assert ended(client, flow_id)["result"] == {"got": {"tracking": "T-1"}}
-    again = anonymous.post(url, json={"tracking": "T-1"})
-    assert (again.status_code, again.json()) == (200, response.json())
-    problem(anonymous.post(url, json={"tracking": "T-2"}), 409)
-    problem(anonymous.post("/v1/callbacks/no-such-token", json=1), 404)
+    with httpx.Client(base_url=client.base_url) as anonymous:
+        problem(anonymous.post(url, content="{", headers={"Content-Type": "application/json"}), 400)
+        response = anonymous.post(url, json={"tracking": "T-1"})
+        assert response.status_code == 202 and response.json()["message_id"]
+        assert ended(client, flow_id)["result"] == {"got": {"tracking": "T-1"}}
+        again = anonymous.post(url, json={"tracking": "T-1"})
+        assert (again.status_code, again.json()) == (200, response.json())
+        problem(anonymous.post(url, json={"tracking": "T-2"}), 409)
+        problem(anonymous.post("/v1/callbacks/no-such-token", json=1), 404)
 
 
 @pytest.mark.parametrize(

@@ -2,34 +2,32 @@
 
 A flow has an actor while it is in memory, and a task only while there is something to do. A turn
 takes all that has arrived, computes one slice, and writes everything in one commit: outcome k and
-request k+1 share it. When a commit fails, the state in memory is dropped and made again from the log.
+request k+1 share it. When a commit fails, the state in memory is dropped and made again from the log;
+what had arrived from inside stays in the inbox, who brought it from outside gets the error.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flowmetal.errors import FlowmetalError, FlowNotFound, LispError, StoreError
-from flowmetal.lang.requests import Action, Define, Withdraw
-from flowmetal.lang.times import Instant
-from flowmetal.lang.values import ErrorValue, kw
-from flowmetal.runtime import snapshots
-from flowmetal.runtime.process import SNAPSHOT_FORMAT, Process, loader
-from flowmetal.runtime.rows import Draft, to_draft, to_row
+from flowmetal.lang.requests import Define
+from flowmetal.lang.values import ErrorValue, Instant, kw
+from flowmetal.runtime import replay, snapshots
+from flowmetal.runtime.control import Make
+from flowmetal.runtime.process import Process
+from flowmetal.runtime.rows import Draft, to_row
 from flowmetal.store import kinds
-from flowmetal.store.protocol import Commit, Row, Snapshot
+from flowmetal.store.protocol import Commit, Row
 
 if TYPE_CHECKING:
     from flowmetal.runtime.engine import Engine
 
-RETRY_SECONDS = 1.0
-"""After a failed commit, how long until the flow is read again from the store."""
-
-Make = Callable[[Process], "Draft | list[Draft] | None"]
+KEPT_AS_ERROR = kinds.ENDING | {kinds.CELL_RESULT, kinds.PROMISE_SETTLED}
+"""Kinds whose value, where it cannot be stored, becomes an error: it cannot be a result."""
 
 
 @dataclass(slots=True)
@@ -51,14 +49,17 @@ class Item:
 class Turn:
     """What one turn writes and does."""
 
-    def __init__(self) -> None:
+    def __init__(self, items: list[Item]) -> None:
+        self.items = items
         self.drafts: list[Draft] = []
         self.rows: list[Row] = []
         self.expect: dict[str, int] = {}
-        self.definitions: list[Row] = []
-        self.children: list[tuple[str, Draft]] = []
-        self.others: list[Action] = []
-        self.items: list[Item] = []
+        self.children: dict[str, Draft] = {}
+        """Flows that this turn begins, with the request of each."""
+        self.orphans: list[str] = []
+        """Flows that are to end because this one has."""
+        self.broken = False
+        """The machine's state is not to be relied on: it is dropped after the commit."""
 
 
 class Actor:
@@ -69,6 +70,8 @@ class Actor:
         self.flow_id = flow_id
         self.process: Process | None = None
         self.inbox: deque[Item] = deque()
+        self.gone = False
+        """There is no such flow in the store."""
 
     def put(self, item: Item) -> None:
         """Something has arrived."""
@@ -79,73 +82,102 @@ class Actor:
         """Sees to it that the flow has its turn."""
         if self.flow_id not in self.engine.busy and not self.engine.closing:
             self.engine.busy.add(self.flow_id)
+            self.engine.resting.pop(self.flow_id, None)
             self.engine.spawn(self._drive())
 
-    def born(self, started: Draft, seq: int) -> None:
-        """The flow was made just now: its state needs no reading."""
+    def born(self, first: list[Draft]) -> None:
+        """The flow was made just now, with these rows: its state needs no reading, unless somebody has read it already."""
         process = Process(self.engine.definitions.registry, self.flow_id, self.engine.supply)
-        started.seq = seq
-        process.note(started)
-        process.begin(started)
-        self.process = process
+        process.note(first[0])
+        process.begin(first[0])
+        for draft in first[1:]:
+            process.note(draft)
+            if draft.kind == kinds.EFFECT_REQUESTED:
+                self.engine.dispatcher.begin(self.flow_id, process.state.run, draft)
+        if self.process is None and self.flow_id not in self.engine.busy:
+            self.process = process
+
+    @property
+    def _has_work(self) -> bool:
+        return not self.gone and (bool(self.inbox) or self.process is None or self.process.runnable)
 
     async def _drive(self) -> None:
+        known, failed = 0, True
         try:
-            while self.inbox or self.process is None or self.process.runnable:
-                if self.engine.closing:
-                    break
+            while self._has_work and not self.engine.closing:
+                known = self.process.seq if self.process is not None else known
                 await self._turn()
-                await asyncio.sleep(0)
-        except StoreError as e:
-            self._failed(e)
+                if self._has_work:
+                    await asyncio.sleep(0)
+            failed = False
+        except StoreError:
+            self.engine.recover_later(self.flow_id, known)
+        except Exception as e:  # noqa: BLE001  a bug of ours must not leave the flow hanging without a word
+            self.engine.report(e)
+            await self._stuck(e)
         finally:
             self.engine.busy.discard(self.flow_id)
-            if self.inbox:
+            if not failed and self.inbox:
                 self.poke()
-            self.engine.evict()
+            elif not failed or not self.inbox:
+                self.engine.rest(self)
 
-    def _failed(self, error: BaseException) -> None:
-        """A commit failed: what was computed is forgotten, and read again from the log a while later."""
-        self.process = None
-        items, self.inbox = self.inbox, deque()
-        for item in items:
-            item.done(error)
-        if not self.engine.closing:
-            asyncio.get_running_loop().call_later(RETRY_SECONDS, self.engine.dispatcher.take_up, self.flow_id)
+    async def _stuck(self, error: Exception) -> None:
+        """The flow cannot go on: it is paused, and says why. A pause is an arrival: it needs no state."""
+        engine = self.engine
+        there = await engine.writer.call(engine.store.flow_row, self.flow_id)
+        if there is not None and there["status"] in ("running", "waiting"):
+            reason = f"the engine could not go on with this flow: {type(error).__name__}: {error}"
+            draft = Draft(kinds.FLOW_PAUSED, None, None, {"reason": reason, "by": "engine"}, at=engine.clock.now())
+            await engine.commit(Commit([to_row(self.flow_id, 0, draft)]))
 
     async def load(self) -> Process:
         """The flow's state: what is in memory, else the newest snapshot and the rows after it."""
         if self.process is None:
             engine = self.engine
+            definitions = engine.definitions.registry
             snapshot, rows = await engine.writer.call(snapshots.read, engine.store, self.flow_id)
-            self.process = rebuild(engine, self.flow_id, snapshot, rows)
+            process = replay.rebuild(definitions, self.flow_id, engine.supply, snapshot, rows)
+            if process is None:
+                rows = await engine.writer.call(engine.store.rows, self.flow_id)
+                process = replay.rebuild(definitions, self.flow_id, engine.supply, None, rows)
+            assert process is not None
+            self.process = process
         return self.process
 
     async def _turn(self) -> None:
-        turn = Turn()
-        turn.items, self.inbox = list(self.inbox), deque()
+        turn = Turn(list(self.inbox))
+        self.inbox.clear()
         try:
-            try:
-                process = await self.load()
-            except FlowNotFound as e:
-                for item in turn.items:
-                    item.done(e)
-                del self.engine.actors[self.flow_id]
-                self.process = Process(self.engine.definitions.registry, self.flow_id, self.engine.supply)
-                self.process.ended = True
-                return
+            process = await self.load()
             self._arrivals(process, turn)
-            await self._compute(process, turn)
+            taken = len(process.pending)
+            if process.runnable:
+                await self.engine.crashes.computing(self.flow_id)
+                await self._compute(process, turn)
             self._status(process, turn)
             await self._write(process, turn)
+        except FlowNotFound as e:
+            turn.items += self.inbox
+            self.inbox.clear()
+            self._answer(turn, e)
+            self.gone = True
+            return
         except BaseException as e:
             self.process = None
-            for item in turn.items:
-                item.done(e if isinstance(e, FlowmetalError) else StoreError(f"the commit was not made: {e}"))
+            self._answer(turn, e if isinstance(e, FlowmetalError) else StoreError(f"the commit was not made: {e}"))
+            self.inbox.extendleft(item for item in reversed(turn.items) if item.future is None)
             raise
-        for item in turn.items:
-            item.done()
+        self._answer(turn, None)
         self.engine.dispatcher.after(process, turn)
+        if turn.broken:
+            self.process = None
+        if not process.runnable:
+            await self.engine.crashes.resting(self.flow_id, bool(taken) or process.status != "running")
+
+    def _answer(self, turn: Turn, error: BaseException | None) -> None:
+        for item in turn.items:
+            item.done(error)
 
     def _arrivals(self, process: Process, turn: Turn) -> None:
         kept = []
@@ -159,61 +191,71 @@ class Actor:
             for draft in made if isinstance(made, list) else [made] if made is not None else []:
                 self._append(process, turn, draft)
         turn.items = kept
+        self._match(process, turn)
+
+    def _match(self, process: Process, turn: Turn) -> None:
         for draft in process.match():
             self._append(process, turn, draft)
 
     def _append(self, process: Process, turn: Turn, draft: Draft) -> None:
         """Adds a row to the turn: it gets its time, and what follows from it is noted."""
-        engine = self.engine
-        draft.at = max(engine.clock.now(), process.at)
+        if draft.kind in kinds.ENDING:
+            self._close(process, turn)
+        draft.at = max(self.engine.clock.now(), process.at)
         draft.seq = process.seq + 1
         if draft.kind == kinds.EFFECT_REQUESTED:
-            due = engine.dispatcher.due(draft)
+            due = self.engine.dispatcher.due(draft)
             if due is not None:
                 draft.facts["due_at"] = Instant(due).format()
         child = draft.facts.get("child")
         if child is not None and draft.kind in (kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED):
-            turn.children.append((child, draft))
+            turn.children.setdefault(child, draft)
+        turn.rows.append(self._row(process, draft))
+        turn.drafts.append(draft)
+        process.note(draft)
+
+    def _close(self, process: Process, turn: Turn) -> None:
+        """The flow ends: what it still asks for is withdrawn, and the flows that are its own end with it."""
+        turn.orphans += [o.child for o in process.open.values() if o.child is not None]
+        turn.orphans += sorted(process.children)
+        for step in list(process.open):
+            self._append(process, turn, Draft(kinds.EFFECT_CANCELLED, step, None, {"reason": "the flow has ended", "ended": True}))
+
+    def _row(self, process: Process, draft: Draft) -> Row:
+        pin = process.state.pin
         try:
-            row = to_row(self.flow_id, process.state.pin, draft)
+            return to_row(self.flow_id, pin, draft)
         except LispError as e:
-            if draft.kind not in kinds.ENDING and draft.kind not in (kinds.CELL_RESULT, kinds.PROMISE_SETTLED):
+            if draft.kind not in KEPT_AS_ERROR:
                 raise
-            # What cannot be stored cannot be a result.
             draft.values = {"error": ErrorValue(kw(e.type), e.message)}
             draft.facts.update({"rendered": e.message, "stack": []})
             if draft.kind == kinds.FLOW_COMPLETED:
                 draft.kind = kinds.FLOW_FAILED
-            row = to_row(self.flow_id, process.state.pin, draft)
-        turn.rows.append(row)
-        turn.drafts.append(draft)
-        process.note(draft)
+            return to_row(self.flow_id, pin, draft)
 
     async def _compute(self, process: Process, turn: Turn) -> None:
-        if not process.runnable:
-            return
         try:
-            drafts, others = process.run(self.engine.fuel)
-        except LispError as e:
-            if e.type != "replay/mismatch":
-                raise
-            drafts, others = [Draft(kinds.FLOW_PAUSED, None, None, {"reason": e.message, "by": "engine"})], []
-        if self.engine.after_slice is not None:
+            drafts, defines = process.run(self.engine.fuel)
+        except Exception as e:  # noqa: BLE001  what arrived is kept whatever the machine does with it
+            if not isinstance(e, LispError):
+                self.engine.report(e)
+            reason = e.message if isinstance(e, LispError) else f"the engine could not go on with this flow: {type(e).__name__}: {e}"
+            drafts, defines = [Draft(kinds.FLOW_PAUSED, None, None, {"reason": reason, "by": "engine"})], []
+            turn.broken = True
+        if self.engine.after_slice is not None and not turn.broken:
             self.engine.after_slice(process)
         for draft in drafts:
             self._append(process, turn, draft)
-        for draft in process.match():
-            self._append(process, turn, draft)
-        for action in others:
-            if isinstance(action, Define):
-                await self._define(process, turn, action)
-            elif isinstance(action, Withdraw):
-                turn.others.append(action)
+        self._match(process, turn)
+        for define in defines:
+            await self._define(process, turn, define)
 
     async def _define(self, process: Process, turn: Turn, d: Define) -> None:
         """A cell's definition: its row of the definitions log and the flow's own share one commit."""
-        log = self.engine.definitions
-        async with self.engine.defining:
+        engine = self.engine
+        log = engine.definitions
+        async with engine.defining:
             facts: dict[str, Any] = {"number": d.number, "ns": d.ns, "name": d.name}
             try:
                 row = log.row(d, self.flow_id)
@@ -221,26 +263,23 @@ class Actor:
                 error = ErrorValue(kw(e.type), f"{d.name} cannot be defined: {e.message}")
                 self._append(process, turn, Draft(kinds.DEFINED, None, d.fiber, {**facts, "version": process.state.pin}, {"error": error}))
                 return
+            await engine.catch_up()
             known = log.known(row)
-            version = known if known is not None else log.version + 1
-            self._append(process, turn, Draft(kinds.DEFINED, None, d.fiber, {**facts, "version": version}))
+            self._append(process, turn, Draft(kinds.DEFINED, None, d.fiber, {**facts, "version": known if known is not None else log.version + 1}))
             if known is None:
                 turn.rows.append(row)
                 turn.expect[kinds.DEFINITIONS_STREAM] = log.version
-                turn.definitions.append(row)
             await self._write(process, turn)
 
     def _status(self, process: Process, turn: Turn) -> None:
         """A row for a status that has changed."""
-        if process.ended or process.paused or not process.began:
+        if process.ended or process.paused:
             return
-        if process.runnable:
-            status = "running"
-        else:
-            status = "running" if any(self.engine.dispatcher.is_busy(o.op) for o in process.open.values()) else "waiting"
-        if status != process.status:
-            kind = kinds.FLOW_WAITING if status == "waiting" else kinds.FLOW_RUNNING
-            self._append(process, turn, Draft(kind, None, None, {"for": process.waiting_for()} if status == "waiting" else {}))
+        busy = process.runnable or any(self.engine.dispatcher.is_busy(o.op) for o in process.open.values())
+        if busy and process.status != "running":
+            self._append(process, turn, Draft(kinds.FLOW_RUNNING))
+        elif not busy and process.status != "waiting":
+            self._append(process, turn, Draft(kinds.FLOW_WAITING, None, None, {"for": process.waiting_for()}))
 
     async def _write(self, process: Process, turn: Turn) -> None:
         """Commits what the turn has so far."""
@@ -252,48 +291,28 @@ class Actor:
         own = sum(1 for r in rows if r.flow_id == self.flow_id)
         expect[self.flow_id] = process.seq - own
         children = await self._children(process, turn)
-        for child, draft in children:
-            rows.append(to_row(child, process.state.pin, draft))
+        for child, first in children.items():
+            rows += [to_row(child, first[0].facts["definitions"], draft) for draft in first]
             expect[child] = 0
-        kept = []
-        if snapshots.worth(process):
-            body = process.snapshot()
-            if body is not None:
-                kept.append(Snapshot(self.flow_id, process.seq, process.state.steps, SNAPSHOT_FORMAT, body))
-                process.rows_since_snapshot, process.snapshot_size = 0, len(body)
-        done = await engine.commit(Commit(rows, expect, kept))
+        snapshot = snapshots.take(process) if not turn.broken and engine.keep_snapshot(process) else None
+        done = await engine.commit(Commit(rows, expect, [snapshot] if snapshot is not None else []))
         for row in done.rows:
             if row.flow_id == kinds.DEFINITIONS_STREAM:
                 engine.definitions.committed(row)
-        for child, draft in children:
+        for child, first in children.items():
             actor = engine.actor(child)
-            actor.born(draft, 1)
+            actor.born(first)
             actor.poke()
 
-    async def _children(self, process: Process, turn: Turn) -> list[tuple[str, Draft]]:
-        """First rows of the children that the turn begins; one with an id that exists already is that flow."""
-        out = []
-        asked, turn.children = turn.children, []
-        for child, request in asked:
+    async def _children(self, process: Process, turn: Turn) -> dict[str, list[Draft]]:
+        """First rows of the flows that the turn begins; one with an id that exists already is that flow."""
+        out = {}
+        asked, turn.children = turn.children, {}
+        for child, request in asked.items():
             options = request.values.get("options")
             if options is not None and kw("id") in options and await self.engine.writer.call(self.engine.store.last_seq, child) > 0:
                 continue
-            out.append((child, self.engine.dispatcher.child(process, child, request)))
+            out[child] = self.engine.dispatcher.child(process, child, request)
         return out
 
 
-def rebuild(engine: Engine, flow_id: str, snapshot: Snapshot | None, rows: list[Row]) -> Process:
-    """A process from a snapshot and the rows after it; from all rows where there is no usable snapshot."""
-    registry = engine.definitions.registry
-    load = loader(registry)
-    process = Process(registry, flow_id, engine.supply)
-    if snapshot is not None:
-        process.restore(snapshot.body)
-    drafts = [to_draft(row, load) for row in rows]
-    if snapshot is None:
-        if not drafts or drafts[0].kind != kinds.FLOW_STARTED:
-            raise FlowNotFound(f"there is no flow {flow_id}")
-    process.record(drafts)
-    if snapshot is None and not process.ended:
-        process.begin(drafts[0])
-    return process

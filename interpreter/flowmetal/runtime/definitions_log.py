@@ -11,9 +11,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from flowmetal.errors import FlowmetalError, LispError
+from flowmetal.errors import LispError
 from flowmetal.lang import codec
 from flowmetal.lang.definitions import Binding, Definitions
+from flowmetal.lang.describe import describe
 from flowmetal.lang.functions import Closure, FlowProgram
 from flowmetal.lang.library import engine_version, library
 from flowmetal.lang.printer import pr_str
@@ -31,6 +32,8 @@ class DefinitionsLog:
         self.registry: Definitions = library()
         self.version = 0
         """The newest version that is on disk."""
+        self.stale = False
+        """Whether the store may hold definitions that are not known here."""
         self.now = now
 
     def replay(self, rows: list[Row]) -> None:
@@ -111,28 +114,13 @@ class DefinitionsLog:
 
     def inspect(self, name: str, ns: str) -> dict[str, Any] | None:
         """What is known of a name, for people."""
-        space, _, bare = name.rpartition("/") if name != "/" else ("", "", "/")
-        cell = self.registry.resolve(space or None, bare, ns, self.version)
-        binding = cell.at(self.version) if cell else None
-        if cell is None or binding is None:
+        found = describe(self.registry, name, ns, self.version)
+        if found is None:
             return None
-        try:
-            value = binding.value
-        except FlowmetalError:
-            value = None
-        meta = binding.meta
-        kind = "macro" if binding.macro else "flow" if isinstance(value, FlowProgram) else "function" if callable_value(value) else "value"
-        arglists = meta.get("arglists")
         return {
-            "name": f"{cell.ns}/{cell.name}", "kind": kind, "arglists": _text(arglists), "doc": _text(meta.get("doc")), "source": meta.get("source"),
+            "name": found.full_name, "kind": found.kind, "arglists": list(found.arglists), "doc": found.doc, "example": found.example,
+            "source": found.source, "file": found.file, "line": found.line,
         }  # fmt: skip
-
-
-def callable_value(value: Any) -> bool:
-    """Whether a value is shown as a function."""
-    from flowmetal.lang.functions import is_function
-
-    return is_function(value)
 
 
 def _text(x: Any) -> str | None:

@@ -8,37 +8,53 @@ All of it runs on one event loop; the store has its writer.
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import difflib
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from flowmetal.errors import FlowConflict, FlowEnded, FlowNotFound, LispError
+from flowmetal.errors import FlowConflict, FlowEnded, FlowNotFound, LispError, StoreError
+from flowmetal.lang.complete import names
 from flowmetal.lang.equality import equal
-from flowmetal.lang.frames import State
 from flowmetal.lang.persistent import Vector
 from flowmetal.lang.plain import from_plain
-from flowmetal.lang.requests import Request
-from flowmetal.lang.values import Instant, kw
-from flowmetal.runtime import history
+from flowmetal.lang.requests import FLOW_ID, FLOW_ID_TEXT
+from flowmetal.runtime import history, past, recovery, snapshots
 from flowmetal.runtime.actor import Actor, Item
 from flowmetal.runtime.clock import Chance, Clock, RealClock
 from flowmetal.runtime.connector import Connector
+from flowmetal.runtime.control import Make, control
+from flowmetal.runtime.crashes import CrashWatch
 from flowmetal.runtime.definitions_log import DefinitionsLog
 from flowmetal.runtime.dispatch import Dispatcher
 from flowmetal.runtime.keyed_locks import KeyedLocks
 from flowmetal.runtime.process import Process, find_program, loader
+from flowmetal.runtime.promises import Awaited
 from flowmetal.runtime.rows import Draft, to_draft, to_row
+from flowmetal.runtime.supply import Supplies
 from flowmetal.runtime.timers import Timers
 from flowmetal.store import kinds
-from flowmetal.store.protocol import Commit, CommitResult, Duplicate, Result, Row, Store, StoreConflict
 from flowmetal.store.memory import MemoryStore
+from flowmetal.store.protocol import Commit, CommitResult, Duplicate, Result, Row, Store, StoreConflict
 from flowmetal.store.writer import CommitWriter, InlineWriter, Writer
 
 FUEL = 20_000
 """Transitions in one slice: a few milliseconds, after which others have their turn."""
 RESIDENT = 256
 """Flows that wait and whose state is kept in memory, so that the next arrival finds it there."""
+RETRY_SECONDS = 1.0
+"""After the store has failed, how long until it is asked again."""
+
+
+@dataclass(slots=True, eq=False)
+class Watcher:
+    """Who waits for rows of a flow, of these kinds."""
+
+    event: asyncio.Event
+    kinds: frozenset[str] | None
+    row: Row | None = None
+    """The first that came since it last looked."""
 
 
 class Engine:
@@ -47,6 +63,7 @@ class Engine:
     def __init__(
         self, store: Store, *, connectors: Sequence[Connector] = (), clock: Clock | None = None, chance: Chance | None = None,
         fuel: int = FUEL, resident: int = RESIDENT, after_slice: Callable[[Process], None] | None = None,
+        keep_snapshot: Callable[[Process], bool] = snapshots.worth, retry_seconds: float = RETRY_SECONDS,
     ) -> None:  # fmt: skip
         self.store = store
         self.writer: CommitWriter = InlineWriter(store) if isinstance(store, MemoryStore) else Writer(store)
@@ -56,15 +73,23 @@ class Engine:
         self.resident = resident
         self.after_slice = after_slice
         """Called after each slice of fuel: simulations look at the state there, or make it anew from its encoding."""
+        self.keep_snapshot = keep_snapshot
+        """Whether a commit is to hold a snapshot of its flow."""
+        self.retry_seconds = retry_seconds
         self.public_url = "http://127.0.0.1:8421"
+        self.supply = Supplies(self.clock, self.chance, lambda: self.public_url)
         self.actors: dict[str, Actor] = {}
         self.busy: set[str] = set()
         """Flows whose actor has a task."""
+        self.resting: dict[str, None] = {}
+        """Flows in memory that only wait, the one that has waited longest first."""
         self.definitions = DefinitionsLog(self.clock.now)
         self.defining = asyncio.Lock()
         self.timers = Timers(self.clock, self._timer_due, self._idle)
         self.dispatcher = Dispatcher(self, connectors)
-        self.watchers: dict[str, set[asyncio.Event]] = {}
+        self.awaited = Awaited(self)
+        self.crashes = CrashWatch(self)
+        self.watchers: dict[str, set[Watcher]] = {}
         self.tasks: set[asyncio.Task[Any]] = set()
         self.sending = KeyedLocks()
         """Messages being sent, so that two with one key are one."""
@@ -75,26 +100,51 @@ class Engine:
     async def open(self) -> None:
         """Reads the definitions, and takes up what was open when the store was last closed."""
         self.writer.start()
+        await self._check_clock()
         rows = await self.writer.call(self.store.rows, kinds.DEFINITIONS_STREAM)
         self.definitions.replay(rows)
         row = self.definitions.engine_row(rows)
         if row is not None:
             done = await self.commit(Commit([row], {kinds.DEFINITIONS_STREAM: self.definitions.version}))
             self.definitions.replay(done.rows)
-        await self.dispatcher.recover()
+        await recovery.recover(self)
+
+    async def _check_clock(self) -> None:
+        """A virtual clock belongs to a store from its creation."""
+        mine = "virtual" if self.clock.virtual else "real"
+        known = await self.writer.call(self.store.get_meta, "clock")
+        if known is None:
+            known = mine if await self.writer.call(self.store.last_pos) == 0 else "real"
+            await self.writer.call(self.store.set_meta, "clock", known)
+        if known != mine:
+            raise StoreError(f"this store lives in {known} time, and cannot be opened with a {mine} clock")
 
     async def close(self) -> None:
         """Ends tasks and the writer. What is open stays in the log."""
+        await self._stop_tasks()
+        try:
+            await self.crashes.close()
+        finally:
+            await self._release()
+
+    async def abandon(self) -> None:
+        """Ends as a crash does: nothing more is written. For simulations."""
+        await self._stop_tasks()
+        await self._release()
+
+    async def _stop_tasks(self) -> None:
         self.closing = True
         self.timers.close()
         tasks = [t for t in self.tasks if t is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _release(self) -> None:
         await self.dispatcher.close()
-        for events in self.watchers.values():
-            for event in events:
-                event.set()
+        for watchers in self.watchers.values():
+            for watcher in watchers:
+                watcher.event.set()
         await self.writer.stop()
 
     def spawn(self, coroutine: Any) -> asyncio.Task[Any]:
@@ -107,8 +157,44 @@ class Engine:
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         self.tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            task.get_loop().call_exception_handler({"message": "a task of the engine failed", "exception": task.exception(), "task": task})
-        self.timers.arm()
+            self.report(task.exception(), task)
+        if self.clock.virtual:
+            self.timers.arm()
+
+    def report(self, error: BaseException | None, task: asyncio.Task[Any] | None = None) -> None:
+        """Says in the log of this process that something failed that should not have."""
+        asyncio.get_running_loop().call_exception_handler({"message": "a task of the engine failed", "exception": error, "task": task})
+
+    def insist(self, work: Callable[[], Awaitable[Any]]) -> asyncio.Task[Any]:
+        """Does something that the store may refuse at the moment: again, until it is done."""
+        return self.spawn(self._insist(work))
+
+    async def _insist(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        while True:
+            try:
+                return await work()
+            except StoreError:
+                if self.closing:
+                    raise asyncio.CancelledError from None
+                await asyncio.sleep(self.retry_seconds)
+
+    def recover_later(self, flow_id: str, since: int) -> None:
+        """A commit of a flow failed, at its row `since` or later: the flow is read again from the log a while from now."""
+        self.definitions.stale = True
+
+        def again() -> None:
+            if not self.closing:
+                self.insist(lambda: recovery.recover_flow(self, flow_id, since))
+
+        if not self.closing:
+            asyncio.get_running_loop().call_later(self.retry_seconds, again)
+
+    async def catch_up(self) -> None:
+        """Reads definitions that were committed without our knowing: a commit that failed may be on disk."""
+        if self.definitions.stale:
+            rows = await self.writer.call(self.store.rows, kinds.DEFINITIONS_STREAM, self.definitions.version)
+            self.definitions.replay(rows)
+            self.definitions.stale = False
 
     def _idle(self) -> bool:
         return not self.tasks
@@ -122,66 +208,51 @@ class Engine:
             actor = self.actors[flow_id] = Actor(self, flow_id)
         return actor
 
-    def evict(self) -> None:
-        """Forgets flows that wait, oldest first, beyond the number that is kept."""
-        extra = len(self.actors) - self.resident
-        if extra <= 0:
+    def rest(self, actor: Actor) -> None:
+        """A turn is over: a flow that has ended is forgotten, and of those that wait the oldest beyond the number that is kept."""
+        process, flow_id = actor.process, actor.flow_id
+        if process is None or process.ended:
+            self.actors.pop(flow_id, None)
             return
-        for flow_id in [i for i in self.actors if i not in self.busy][:extra]:
-            del self.actors[flow_id]
+        if process.status == "running":
+            return
+        self.resting[flow_id] = None
+        if len(self.resting) > self.resident:
+            oldest = next(iter(self.resting))
+            del self.resting[oldest]
+            del self.actors[oldest]
 
     async def commit(self, commit: Commit) -> CommitResult:
         """Writes rows; wakes who watches their flows."""
         result = await self.writer.commit(commit)
-        for flow_id in {row.flow_id for row in result.rows}:
-            for event in self.watchers.get(flow_id, ()):
-                event.set()
+        if self.watchers:
+            for row in result.rows:
+                for watcher in self.watchers.get(row.flow_id, ()):
+                    if (watcher.kinds is None or row.kind in watcher.kinds) and not watcher.event.is_set():
+                        watcher.row = row
+                        watcher.event.set()
         return result
 
-    def supply(self, process: Process, request: Request) -> Any:
-        """What a step gets at once: time, chance, tokens, the ids of children. Recorded with the step."""
-        op = request.op
-        if op == "now":
-            process.at = max(process.at, self.clock.now())
-            return Instant(process.at)
-        if op == "random-uuid":
-            return self.chance.uuid()
-        if op == "callback":
-            token = self.chance.token()
-            return token, f"{self.public_url}/v1/callbacks/{token}"
-        if op in ("start", "call"):
-            given = request.options.get(kw("id"))
-            return given if isinstance(given, str) else child_id(process.state, request.step)
-        return self._random(op, request.args)
-
-    def _random(self, op: str, args: list[Any]) -> Any:
-        if op == "rand":
-            return self.chance.random() * (args[0] if args else 1)
-        if op == "rand-int":
-            if type(args[0]) is not int or args[0] <= 0:
-                raise LispError("rand-int needs a positive integer", type="value")
-            return self.chance.below(args[0])
-        items = list(args[0])
-        self.chance.shuffle(items)
-        return Vector.of(items)
+    def put(self, flow_id: str, make: Make) -> None:
+        """Hands an arrival to a flow: it will be on disk, whatever fails on the way."""
+        self.actor(flow_id).put(Item(make))
 
     def _timer_due(self, flow_id: str, step: int) -> None:
-        def make(process: Process) -> Draft | None:
-            return self.dispatcher.timer_outcome(process, step)
-
-        self.actor(flow_id).put(Item(make))
+        self.put(flow_id, lambda process: self.dispatcher.timer_outcome(process, step))
 
     # Calls of clients
 
     async def start_flow(
-        self, name: str, args: Sequence[Any], *, flow_id: str | None = None, request_id: str | None = None, by: str = "", tags: Any = None
+        self, name: str, args: Sequence[Any], *, flow_id: str | None = None, request_id: str | None = None, by: str = "", tags: Any = None,
+        kind: str = "flow",
     ) -> tuple[str, bool]:
         """Begins a flow of the newest definitions; (its id, whether this call made it)."""
-        program = find_program(self.definitions.registry, name, self.definitions.version)
-        if program is None:
-            raise self._unknown_flow(name)
+        try:
+            program = find_program(self.definitions.registry, name, self.definitions.version)
+        except LispError:
+            raise self._unknown_flow(name) from None
         values = Vector.of([from_plain(a) for a in args])
-        started = self.started(program.full_name, "flow", values, self.definitions.version, by=by)
+        started = self.started(program.full_name, kind, values, self.definitions.version, by=by)
         if tags is not None:
             started.facts["tags"] = tags
         new_id = flow_id or self.new_id()
@@ -198,15 +269,16 @@ class Engine:
         return self.chance.uuid().hex[:20]
 
     def _unknown_flow(self, name: str) -> LispError:
-        import difflib
-
         known = [
             f"{ns}/{n}" if ns != "user" else n
             for ns, space in self.definitions.registry.spaces.items() for n, cell in space.items()
             if cell.bindings and cell.bindings[-1].kind == "defflow"
         ]  # fmt: skip
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"defined are: {', '.join(sorted(known)[:10])}" if known else "nothing is defined: load a file first"
+        if near:
+            hint = f"did you mean {' or '.join(near)}?"
+        else:
+            hint = f"defined are: {', '.join(sorted(known)[:10])}" if known else "nothing is defined: load a file first"
         return LispError(f"there is no flow named {name}; {hint}", type="value")
 
     async def _begin(self, flow_id: str, started: Draft, request_id: str | None) -> tuple[str, bool]:
@@ -223,8 +295,9 @@ class Engine:
         except StoreConflict:
             await self._same_call(flow_id, started)
             return flow_id, False
+        started.seq = done.rows[0].seq
         actor = self.actor(flow_id)
-        actor.born(started, done.rows[0].seq)
+        actor.born([started])
         actor.poke()
         return flow_id, True
 
@@ -243,9 +316,12 @@ class Engine:
     async def load(self, source: str, *, file: str, by: str = "") -> dict[str, Any]:
         """Adds a file's definitions, all or none: `{"version", "names"}`. Raises SourceError or LispError."""
         async with self.defining:
+            await self.catch_up()
             rows, names = self.definitions.load(source, file)
             if rows:
+                self.definitions.stale = True
                 done = await self.commit(Commit(rows, {kinds.DEFINITIONS_STREAM: self.definitions.version}))
+                self.definitions.stale = False
                 for row in done.rows:
                     self.definitions.committed(row)
         return {"version": self.definitions.version, "names": names}
@@ -253,46 +329,55 @@ class Engine:
     async def result(self, flow_id: str, timeout: float | None = None) -> dict[str, Any] | None:
         """Waits for a flow's end (or a cell's result); None when the time is over before."""
         flow_id = await self.resolve(flow_id)
-        there = await self.writer.call(history.result_row, self.store, flow_id)
-        if there is not None:
-            return self._result(there)
+        ticks = self.watch(flow_id, history.RESULT)
         try:
+            row = await anext(ticks)
+            if not self._runs(flow_id):
+                row = await self.writer.call(history.result_row, self.store, flow_id)
             async with asyncio.timeout(timeout):
-                async for _ in self.watch(flow_id):
-                    found = await self.writer.call(history.result_row, self.store, flow_id)
-                    if found is not None:
-                        return self._result(found)
-        except TimeoutError:
+                while row is None:
+                    row = await anext(ticks)
+        except (TimeoutError, StopAsyncIteration):
             return None
-        return None
+        finally:
+            await ticks.aclose()
+        return self._result(row)
+
+    def _runs(self, flow_id: str) -> bool:
+        """Whether the flow is in memory and has no result yet, so that the store need not be asked."""
+        actor = self.actors.get(flow_id)
+        process = actor.process if actor is not None else None
+        return process is not None and not process.ended and process.state.kind != "cell"
 
     def _result(self, row: Row) -> dict[str, Any]:
         data = json.loads(row.data)
-        status = kinds.STATUS.get(row.kind) or ("failed" if "error" in data else "completed")
+        status = kinds.STATUS.get(row.kind) or ("completed" if "error" not in data else "cancelled" if data["error"]["type"] == "flow/cancelled" else "failed")
         answer = {"status": status, "result": data.get("result"), **{k: data[k] for k in ("printed", "handle", "ns") if k in data}}
         if "error" in data:
             del answer["result"]
             answer["error"] = {**data["error"], "rendered": data.get("rendered")}
         return answer
 
-    async def watch(self, flow_id: str) -> AsyncIterator[None]:
-        """Ticks at once, and then after each commit that has rows of the flow."""
-        event = asyncio.Event()
-        self.watchers.setdefault(flow_id, set()).add(event)
+    async def watch(self, flow_id: str, of: frozenset[str] | None = None) -> AsyncGenerator[Row | None, None]:
+        """Ticks at once (with None), and then after each commit that has rows of the flow (of the kinds `of`), with the first of them."""
+        watcher = Watcher(asyncio.Event(), of)
+        self.watchers.setdefault(flow_id, set()).add(watcher)
         try:
             while True:
-                yield
-                await event.wait()
-                event.clear()
+                yield watcher.row
+                await watcher.event.wait()
+                watcher.event.clear()
                 if self.closing:
                     return
         finally:
-            self.watchers[flow_id].discard(event)
+            self.watchers[flow_id].discard(watcher)
             if not self.watchers[flow_id]:
                 del self.watchers[flow_id]
 
     async def resolve(self, flow_id: str) -> str:
         """The id that an id or an unambiguous prefix names; raises FlowNotFound."""
+        if self._runs(flow_id):
+            return flow_id
         found = await self.writer.call(self.store.find_flows, flow_id)
         if not found or not flow_id:
             raise FlowNotFound(f"there is no flow {flow_id}")
@@ -322,8 +407,11 @@ class Engine:
     async def state(self, flow_id: str, step: int | None = None) -> dict[str, Any]:
         """The flow as it waits now, or as it waited for `step`."""
         flow_id = await self.resolve(flow_id)
-        rows = await self.writer.call(self.store.rows, flow_id)
-        return history.state_at(self.definitions.registry, flow_id, rows, step)
+        process = self.actors[flow_id].process if step is None and flow_id in self.actors and flow_id not in self.busy else None
+        if process is not None and not process.ended and not process.rebuilding:
+            return past.now(process)
+        rows, snapshot = await self.writer.call(past.read, self.store, flow_id, step)
+        return await past.state_at(self.definitions.registry, flow_id, rows, snapshot, step)
 
     async def send(self, flow_id: str, message: Any, *, key: str | None = None, source: str = "http", by: str = "") -> str:
         """Puts a message into a flow's mailbox; its id. The same key again is the same message."""
@@ -334,18 +422,19 @@ class Engine:
         def make(process: Process) -> Draft | None:
             if process.ended:
                 raise FlowEnded(f"flow {flow_id} has ended")
-            return Draft(kinds.MESSAGE_RECEIVED, None, None, {"message_id": message_id, "from": by or None, "source": source}, {"message": value}, key=f"{flow_id}/{message_id}")
+            facts = {"message_id": message_id, "from": by or None, "source": source}
+            return Draft(kinds.MESSAGE_RECEIVED, None, None, facts, {"message": value}, key=f"{flow_id}/{message_id}")
 
         async with self.sending.held(f"{flow_id}/{message_id}"):
             if key is None or await self.writer.call(self.store.find, kinds.MESSAGE_RECEIVED, f"{flow_id}/{key}") is None:
                 await self.deliver(flow_id, make)
         return message_id
 
-    async def deliver(self, flow_id: str, make: Any) -> Any:
+    async def deliver(self, flow_id: str, make: Make) -> None:
         """Hands an arrival to a flow; returns when its row is on disk. `make` runs in the flow's turn."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.actor(flow_id).put(Item(make, future))
-        return await future
+        await future
 
     async def settle_callback(self, token: str, value: Any, *, source: str = "http") -> tuple[str, str]:
         """Settles a callback: accepted, again (the same body), conflict (another), unknown or ended; and the message's id."""
@@ -375,8 +464,7 @@ class Engine:
     async def control(self, flow_id: str, action: str, *, reason: str | None = None, by: str = "") -> dict[str, Any]:
         """pause, resume, cancel or terminate; the flow's row afterwards. Raises FlowEnded for a flow that is over."""
         flow_id = await self.resolve(flow_id)
-        make = self.dispatcher.control(flow_id, action, reason, by)
-        await self.deliver(flow_id, make)
+        await self.deliver(flow_id, control(flow_id, action, reason, by))
         return await self.flow(flow_id)
 
     async def sql(self, sql: str, params: Any = None, *, limit: int | None = None) -> Result:
@@ -384,9 +472,8 @@ class Engine:
         return await asyncio.get_running_loop().run_in_executor(None, lambda: self.store.query(sql, params, limit=limit))
 
     async def complete(self, prefix: str, ns: str = "user") -> list[str]:
-        """Names that begin with `prefix`."""
-        visible = self.definitions.registry.visible(ns, self.definitions.version)
-        return [n for n in visible if n.startswith(prefix) and not n.endswith("*")][:200]
+        """Names and keywords that begin with `prefix`."""
+        return names(self.definitions.registry, prefix, ns, self.definitions.version)
 
     async def inspect(self, name: str, ns: str = "user") -> dict[str, Any] | None:
         """What is known of a name."""
@@ -395,14 +482,5 @@ class Engine:
 
 def check_id(flow_id: str) -> None:
     """Raises LispError for an id that is none."""
-    import re
-
-    if not re.fullmatch(r"[A-Za-z0-9._:-]{1,200}", flow_id):
-        raise LispError(f"a flow id is 1 to 200 of A-Z a-z 0-9 . _ : -, not {flow_id[:80]!r}", type="value")
-
-
-def child_id(state: State, step: int) -> str:
-    """The id of a child: the same for the same step of the same run."""
-    return hashlib.sha256(f"{state.run}/{step}".encode()).hexdigest()[:20]
-
-
+    if not FLOW_ID.fullmatch(flow_id):
+        raise LispError(f"{FLOW_ID_TEXT}, not {flow_id[:80]!r}", type="value")

@@ -15,7 +15,6 @@ from flowmetal.errors import LispError
 from flowmetal.lang import codec
 from flowmetal.lang.plain import from_plain, to_plain
 from flowmetal.lang.values import ErrorValue, kw
-from flowmetal.store import kinds
 from flowmetal.store.protocol import Row
 
 
@@ -31,6 +30,8 @@ class Draft:
     key: str | None = None
     at: int = 0
     seq: int = 0
+    shown: bool = False
+    """Its values are looked at and need not be read back: one that cannot be stored exactly is kept as what people see."""
 
     @property
     def error(self) -> ErrorValue | None:
@@ -43,10 +44,6 @@ VALUE_FIELDS = frozenset({"args", "result", "error", "message", "options", "data
 """Fields of `data` that hold language values."""
 
 
-FOR_PEOPLE = frozenset({kinds.LOG, kinds.INFO})
-"""Kinds whose values are looked at and never read back."""
-
-
 def plain_error(error: ErrorValue) -> dict[str, Any]:
     """An error as outsiders see it."""
     return {"type": error.type.text.lstrip(":"), "message": error.message, "data": to_plain(error.data, truncate=True)[0]}
@@ -54,7 +51,7 @@ def plain_error(error: ErrorValue) -> dict[str, Any]:
 
 def to_row(flow_id: str, pin: int, draft: Draft) -> Row:
     """The row of a draft; raises LispError where a value cannot be stored."""
-    data = dict(draft.facts)
+    data = clean(draft.facts)
     exact: dict[str, str] = {}
     for name, value in draft.values.items():
         if name == "secret":
@@ -68,12 +65,21 @@ def to_row(flow_id: str, pin: int, draft: Draft) -> Row:
             try:
                 exact[name] = codec.encode_value(value, flow_id, pin)
             except LispError:
-                if draft.kind not in FOR_PEOPLE:
+                if not draft.shown:
                     raise
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return Row(
         flow_id, draft.kind, text, draft.at, draft.step, draft.fiber, json.dumps(exact, separators=(",", ":")) if exact else None, draft.key, draft.seq
     )
+
+
+def clean(x: Any) -> Any:
+    """JSON facts without what some databases cannot store in a text: NUL and lone surrogates."""
+    if isinstance(x, str):
+        return to_plain(x)[0]
+    if isinstance(x, dict):
+        return {k: clean(v) for k, v in x.items()}
+    return [clean(v) for v in x] if isinstance(x, list) else x
 
 
 def to_draft(row: Row, load: codec.CodeLoader) -> Draft:
@@ -98,7 +104,15 @@ def error_from_plain(plain: Any) -> ErrorValue:
     return ErrorValue(kw(str(plain.get("type") or "user")), str(plain.get("message") or ""), data if hasattr(data, "assoc") else None)
 
 
+def carried(value: Any, flow_id: str, pin: int, load: codec.CodeLoader) -> Any:
+    """A value of one flow as it reaches another: the same, where it is plain data, else made anew from its encoding, so
+    that promises are references to their flow, functions know their definitions, and nothing is shared that may change."""
+    if not isinstance(value, ErrorValue) and to_plain(value, truncate=True)[1]:
+        return value
+    return codec.decode(codec.encode_value(value, flow_id, pin), load)
+
+
 def request_hash(op: str, target: str, args: Any, flow_id: str) -> str:
     """What re-execution compares: the operation, its target and its arguments."""
     text = codec.encode_value(args, flow_id, 0)
-    return hashlib.sha256(f"{op}\n{target}\n{text}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{op}\n{target}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()[:16]

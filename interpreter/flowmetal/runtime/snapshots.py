@@ -1,20 +1,30 @@
-"""When a snapshot is worth its cost, and reading one back.
+"""Snapshots: a flow's whole process as bytes, when one is worth its cost, and back.
 
-A snapshot is a cache: the log can make it again. The rule: snapshots' total work stays within a
-constant factor of the run's own, and waking a flow costs what its state costs, not its history.
+A snapshot is a cache: the log can make it again, so one that is missing, damaged or of another
+format costs time and nothing else. The rule: snapshots' total work stays within a constant factor
+of the run's own, and waking a flow costs what its state costs, not its history.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+from typing import Any
 
-from flowmetal.runtime.process import SNAPSHOT_FORMAT, Process
+from flowmetal.errors import FlowmetalError
+from flowmetal.lang import codec
+from flowmetal.lang.library import engine_version
+from flowmetal.runtime.book import Message, OpenStep
+from flowmetal.runtime.process import Process, loader
 from flowmetal.store.protocol import Row, Snapshot, Store
 
+FORMAT = f"1-{codec.FORMAT}-{engine_version()}"
+"""What reads a snapshot: its own layout, the codec's, and the library whose code positions it holds."""
 EVERY = 24
 """Rows after which a small state is worth a snapshot."""
 BYTES_A_ROW = 400
 """A state of this many bytes more must wait for a row more."""
+_DIGEST = 16
 
 
 def worth(process: Process) -> bool:
@@ -22,20 +32,64 @@ def worth(process: Process) -> bool:
     return not process.ended and process.rows_since_snapshot >= EVERY + process.snapshot_size / BYTES_A_ROW
 
 
+def take(process: Process) -> Snapshot | None:
+    """The whole process; None while arrivals wait to be taken or an older part is still being rebuilt."""
+    if process.pending or process.rebuilding or process.marks_recorded:
+        return None
+    text = json.dumps([_book(process), codec.encode_state(process.state)], separators=(",", ":")).encode()
+    body = hashlib.sha256(text).digest()[:_DIGEST] + text
+    process.rows_since_snapshot, process.snapshot_size = 0, len(body)
+    return Snapshot(process.flow_id, process.seq, process.state.steps, FORMAT, body)
+
+
+_PLAIN = ("seq", "at", "status", "paused", "cancel_asked", "begun", "output")
+
+
+def _book(process: Process) -> dict[str, Any]:
+    flow_id, pin = process.flow_id, process.state.pin
+    return {
+        "plain": [getattr(process, name) for name in _PLAIN], "parent_call": process.parent_call, "children": sorted(process.children),
+        "open": {s: [o.op, o.target, o.due_at, o.child] for s, o in process.open.items()},
+        "receives": {s: codec.encode_value(r, flow_id, pin) for s, r in process.receives.items()},
+        "mailbox": [[m.id, m.seq, codec.encode_value(m.value, flow_id, pin)] for m in process.mailbox.values()],
+    }  # fmt: skip
+
+
+def restore(process: Process, snapshot: Snapshot) -> bool:
+    """Takes a snapshot into a fresh process; False where it cannot be read."""
+    text = snapshot.body[_DIGEST:]
+    if snapshot.format != FORMAT or hashlib.sha256(text).digest()[:_DIGEST] != snapshot.body[:_DIGEST]:
+        return False
+    known, encoded = json.loads(text)
+    load = loader(process.definitions)
+    try:
+        state = codec.decode(encoded, load)
+        receives = {int(s): codec.decode(r, load) for s, r in known["receives"].items()}
+        mailbox = {i: Message(i, seq, codec.decode(v, load)) for i, seq, v in known["mailbox"]}
+    except FlowmetalError:  # it names code that cannot be found here: the log has all that is in it
+        return False
+    for name, value in zip(_PLAIN, known["plain"], strict=True):
+        setattr(process, name, value)
+    process.parent_call = (known["parent_call"][0], known["parent_call"][1]) if known["parent_call"] else None
+    process.children = set(known["children"])
+    process.open = {int(s): OpenStep(*o) for s, o in known["open"].items()}
+    process.receives, process.mailbox = receives, mailbox
+    process.snapshot_size = len(snapshot.body)
+    process.attach(state)
+    return True
+
+
 def read(store: Store, flow_id: str) -> tuple[Snapshot | None, list[Row]]:
-    """The newest usable snapshot and the rows after it; without one, all rows."""
+    """The newest snapshot of this format, and the rows after it; without one, all rows."""
     snapshot = store.snapshot(flow_id)
-    if snapshot is not None and usable(snapshot):
+    if snapshot is not None and snapshot.format == FORMAT:
         return snapshot, store.rows(flow_id, snapshot.seq)
     return None, store.rows(flow_id)
 
 
-def usable(snapshot: Snapshot) -> bool:
-    """Whether this program can read a snapshot; one that is damaged or of another format is not missed."""
-    if snapshot.format != SNAPSHOT_FORMAT:
-        return False
-    try:
-        book, state = json.loads(snapshot.body)
-        return bool(isinstance(state, str) and book["seq"] == snapshot.seq)
-    except (ValueError, KeyError, TypeError):
-        return False
+def renew(process: Process) -> None:
+    """Makes the machine's state anew from its encoding, as a restart would; for simulations."""
+    state = codec.decode(codec.encode_state(process.state), loader(process.definitions))
+    outbox = process.machine.outbox
+    process.attach(state)
+    process.machine.outbox = outbox

@@ -52,7 +52,7 @@ _OPEN_REQUESTS = f"""WITH open AS ({_OPEN_FLOWS}),
         WHERE r.kind = '{kinds.EFFECT_REQUESTED}'),
     awaits AS (SELECT r.* FROM fm.log r SEMI JOIN open o ON o.flow_id = r.flow_id
         ANTI JOIN settled s ON s.flow_id = r.flow_id AND s.flow = TRY_CAST(r.data AS JSON)->>'$.flow'
-            AND s.promise = TRY_CAST(r.data AS JSON)->>'$.promise' AND s.pos > r.pos
+            AND s.promise IS NOT DISTINCT FROM TRY_CAST(r.data AS JSON)->>'$.promise' AND s.pos > r.pos
         WHERE r.kind = '{kinds.AWAIT}')
     SELECT {schema.ROW} FROM (FROM effects UNION ALL FROM awaits) ORDER BY pos"""
 _ORPHANS = f"""WITH open AS ({_OPEN_FLOWS}),

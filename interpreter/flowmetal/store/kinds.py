@@ -23,6 +23,8 @@ EFFECT_REQUESTED: Final = "effect-requested"
 EFFECT_COMPLETED: Final = "effect-completed"
 EFFECT_FAILED: Final = "effect-failed"
 EFFECT_CANCELLED: Final = "effect-cancelled"
+EFFECT_CANCELLING: Final = "effect-cancelling"
+"""The flow that the step called was asked to end; the step has its outcome when that has cleaned up."""
 ATTEMPT_STARTED: Final = "attempt-started"
 ATTEMPT_FAILED: Final = "attempt-failed"
 VALUE_RECORDED: Final = "value-recorded"
@@ -33,6 +35,8 @@ PROMISE_SETTLED: Final = "promise-settled"
 CELL_RESULT: Final = "cell-result"
 
 OUTPUT: Final = "output"
+TRUNCATED: Final = "truncated"
+"""The flow prints more than is kept."""
 LOG: Final = "log"
 CHECKPOINT: Final = "checkpoint"
 INFO: Final = "info"
@@ -68,7 +72,7 @@ CLOSING: Final[dict[str, str]] = {
 """Kinds that close a request, and the kind that they close: an effect by `step`, an await by its `data.flow`."""
 
 ALL: Final = frozenset(STATUS) | OPENING | frozenset(CLOSING) | {
-    CANCEL_REQUESTED, ATTEMPT_STARTED, ATTEMPT_FAILED, VALUE_RECORDED, MESSAGE_RECEIVED,
+    CANCEL_REQUESTED, EFFECT_CANCELLING, TRUNCATED, ATTEMPT_STARTED, ATTEMPT_FAILED, VALUE_RECORDED, MESSAGE_RECEIVED,
     OUTPUT, LOG, CHECKPOINT, INFO, DEFINED, REQUEST, PROMISE_SETTLED, CELL_RESULT, ENGINE,
 }  # fmt: skip
 

@@ -26,6 +26,7 @@ from flowmetal.store.protocol import (
     Snapshot,
     StoreError,
 )
+from flowmetal.store.unanswered import unanswered
 
 if TYPE_CHECKING:
     from flowmetal.store.mirror import Mirror
@@ -118,8 +119,15 @@ class MemoryStore:
 
     def open_requests(self) -> list[Row]:
         """See `Store.open_requests`."""
-        found = [row for flow_id in self.open_flows() for row in _unanswered(self._flows[flow_id])]
+        found = [row for flow_id in self.open_flows() for row in unanswered(self._flows[flow_id])]
         return [copy.copy(row) for row in sorted(found, key=lambda row: row.pos)]
+
+    def orphans(self) -> list[tuple[str, str]]:
+        """See `Store.orphans`."""
+        open_ = self.open_flows()
+        known = set(open_)
+        parents = [(flow_id, json.loads(self._flows[flow_id][0].data).get("parent")) for flow_id in open_]
+        return [(flow_id, parent) for flow_id, parent in parents if parent is not None and parent not in known]
 
     def query(
         self,
@@ -174,6 +182,7 @@ class MemoryStore:
     def set_meta(self, key: str, value: str) -> None:
         """See `Store.set_meta`."""
         self._check_open()
+        self._fault("meta")
         self._meta[key] = value
 
     def put_blob(self, digest: str, body: bytes) -> None:
@@ -214,16 +223,3 @@ class MemoryStore:
 def _start(rows: Sequence[Row]) -> int:
     """The `pos` at which the flow of these rows started, 0 when it never did."""
     return next((row.pos for row in rows if row.kind == kinds.FLOW_STARTED), 0)
-
-
-def _unanswered(rows: Sequence[Row]) -> list[Row]:
-    """The requests and awaits of one flow that no later row closes."""
-    closed: dict[tuple[str, Any], int] = {}
-    for row in rows:
-        if row.kind in kinds.CLOSING:
-            closed[_what(row, kinds.CLOSING[row.kind])] = row.seq
-    return [row for row in rows if row.kind in kinds.OPENING and closed.get(_what(row, row.kind), 0) < row.seq]
-
-
-def _what(row: Row, opening: str) -> tuple[str, Any]:
-    return (opening, json.loads(row.data).get("flow") if opening == kinds.AWAIT else row.step)

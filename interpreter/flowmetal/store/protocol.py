@@ -52,7 +52,7 @@ FORMAT_VERSION = 1
 """The version of the log's format that this program writes. A store of a newer one is refused."""
 
 Faults = Callable[[str], None]
-"""A failure point: called with `commit:before` and `commit:after`; what it raises fails the commit there."""
+"""A failure point: called with `commit:before`, `commit:after` and `meta`; what it raises fails what is written there."""
 
 
 @dataclass(slots=True)
@@ -183,6 +183,9 @@ class Store(Protocol):
 
     def open_requests(self) -> list[Row]:
         """Rows `effect-requested` and `await` of open flows that have no outcome yet, in the order of `pos`."""
+
+    def orphans(self) -> list[tuple[str, str]]:
+        """Open flows that belong to a flow (`parent` in their first row) that is not open, each with that flow; in order of start."""
 
     def query(
         self,

@@ -20,7 +20,7 @@ def _list(names: object) -> str:
     return ", ".join(f"'{name}'" for name in sorted(names))
 
 
-_OUTCOMES = _list(frozenset({kinds.EFFECT_COMPLETED, kinds.EFFECT_FAILED, kinds.EFFECT_CANCELLED}))
+_OUTCOMES = _list(frozenset({kinds.EFFECT_COMPLETED, kinds.EFFECT_FAILED}))
 _ATTEMPTS = _list(frozenset({kinds.ATTEMPT_STARTED, kinds.ATTEMPT_FAILED}))
 _STATUS = _list(kinds.STATUS)
 _STATUS_CASE = " ".join(f"WHEN '{kind}' THEN '{status}'" for kind, status in kinds.STATUS.items())
@@ -72,9 +72,11 @@ WITH one AS (
         arg_max(at_us, pos) FILTER (kind IN ('{kinds.EFFECT_REQUESTED}', '{kinds.VALUE_RECORDED}')) AS asked_us,
         arg_max(kind, pos) FILTER (kind IN ('{kinds.EFFECT_REQUESTED}', '{kinds.VALUE_RECORDED}')) AS asked_kind,
         arg_max(fiber, pos) FILTER (kind IN ('{kinds.EFFECT_REQUESTED}', '{kinds.VALUE_RECORDED}')) AS fiber,
-        arg_min(kind, pos) FILTER (kind IN ({_OUTCOMES})) AS closed_kind,
-        arg_min(at_us, pos) FILTER (kind IN ({_OUTCOMES})) AS closed_us,
-        arg_min(data, pos) FILTER (kind IN ({_OUTCOMES})) AS closed,
+        bool_or(kind = '{kinds.EFFECT_CANCELLED}') AS cancelled,
+        CASE WHEN cancelled THEN '{kinds.EFFECT_CANCELLED}' ELSE arg_min(kind, pos) FILTER (kind IN ({_OUTCOMES})) END AS closed_kind,
+        CASE WHEN cancelled THEN min(at_us) FILTER (kind = '{kinds.EFFECT_CANCELLED}')
+            ELSE arg_min(at_us, pos) FILTER (kind IN ({_OUTCOMES})) END AS closed_us,
+        CASE WHEN cancelled THEN NULL ELSE arg_min(data, pos) FILTER (kind IN ({_OUTCOMES})) END AS closed,
         arg_max(data, pos) FILTER (kind IN ({_ATTEMPTS})) AS attempt
     FROM fm.entries WHERE step IS NOT NULL GROUP BY flow_id, step
 ), typed AS (
@@ -97,12 +99,13 @@ FROM typed
 
 MESSAGES: Final = f"""
 WITH outcome AS (
-    SELECT pos, flow_id, step, at_us, key, TRY_CAST(data AS JSON) AS j FROM fm.entries
-    WHERE kind = '{kinds.EFFECT_COMPLETED}' AND contains(data, '"message_id"')
+    SELECT pos, flow_id, step, at_us, key, kind, TRY_CAST(data AS JSON) AS j FROM fm.entries
+    WHERE kind IN ('{kinds.EFFECT_COMPLETED}', '{kinds.EFFECT_CANCELLED}') AND contains(data, '"message_id"')
 ), mail AS (
     SELECT pos, flow_id, at_us, key, TRY_CAST(data AS JSON) AS j FROM fm.entries WHERE kind = '{kinds.MESSAGE_RECEIVED}'
 ), taken AS (
-    SELECT flow_id, j->>'$.message_id' AS message_id, min(at_us) AS at_us FROM outcome GROUP BY ALL
+    SELECT flow_id, j->>'$.message_id' AS message_id, arg_max(at_us, pos) AS at_us FROM outcome GROUP BY ALL
+    HAVING arg_max(kind, pos) = '{kinds.EFFECT_COMPLETED}'
 )
 SELECT m.j->>'$.message_id' AS message_id, m.j->>'$.topic' AS topic, m.flow_id,
     make_timestamptz(m.at_us) AS received_at, make_timestamptz(t.at_us) AS consumed_at,

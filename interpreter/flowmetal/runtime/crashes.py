@@ -1,0 +1,85 @@
+"""Flows that were computing when their engine crashed: how often in a row, and when that is enough.
+
+In: which flows compute, from engines that may die at any moment. Out: for the next engine, how many
+crashes in a row each was computing at. The one rule: what a crash is counted by is on disk before the
+flow computes. It costs nothing while there are no crashes: only flows that were running at one are
+watched, until they have come safely through their next arrival.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flowmetal.runtime.engine import Engine
+
+ENOUGH = 3
+"""A flow that was computing at so many crashes in a row opens paused."""
+_STATE, _COUNTS = "engine", "crashes"
+_IDLE = -1
+"""In place of a count: the flow is watched, and is not computing."""
+
+
+class CrashWatch:
+    """The flows that were running at the last crash."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.watched: dict[str, int] = {}
+        """The flows, and the crashes in a row at which each was computing."""
+        self._on_disk: dict[str, int] = {}
+        self._saved = True
+        self._saving = asyncio.Lock()
+
+    async def open(self, running: Sequence[str]) -> list[str]:
+        """Called with the flows that are running as the engine opens; gives those that are to be paused."""
+        store, call = self.engine.store, self.engine.writer.call
+        crashed = await call(store.get_meta, _STATE) == "open"
+        if not crashed:
+            await call(store.set_meta, _STATE, "open")
+            return []
+        before = json.loads(await call(store.get_meta, _COUNTS) or "{}")
+        counts = {flow_id: before.get(flow_id, 0) + 1 for flow_id in running}  # one that was not watched may have been computing
+        enough = [flow_id for flow_id, count in counts.items() if count >= ENOUGH]
+        self.watched = {flow_id: count for flow_id, count in counts.items() if count < ENOUGH}
+        self._on_disk = dict.fromkeys(self.watched, _IDLE)
+        self._saved = False
+        await self._save()
+        return enough
+
+    async def computing(self, flow_id: str) -> None:
+        """A watched flow is about to compute; returns when that is on disk."""
+        count = self.watched.get(flow_id)
+        if count is not None and self._on_disk.get(flow_id) != count:
+            await self._note(flow_id, count)
+
+    async def resting(self, flow_id: str, safe: bool) -> None:
+        """A watched flow has computed and waits. It is `safe` when it has taken an arrival, or waits for the outside: no longer watched."""
+        if flow_id in self.watched:
+            if safe:
+                del self.watched[flow_id]
+                self._on_disk.pop(flow_id, None)
+                self._saved = False
+                await self._save()
+            elif self._on_disk.get(flow_id) != _IDLE:
+                await self._note(flow_id, _IDLE)
+
+    async def close(self) -> None:
+        """The engine ends in order: the next one need not watch anything."""
+        await self.engine.writer.call(self.engine.store.set_meta, _STATE, "closed")
+        await self.engine.writer.call(self.engine.store.set_meta, _COUNTS, "{}")
+
+    async def _note(self, flow_id: str, count: int) -> None:
+        self._on_disk[flow_id] = count
+        self._saved = False
+        await self._save()
+
+    async def _save(self) -> None:
+        """Writes all counts; whoever comes while one write is under way shares the next."""
+        async with self._saving:
+            if not self._saved:
+                self._saved = True
+                await self.engine.writer.call(self.engine.store.set_meta, _COUNTS, json.dumps(self._on_disk))

@@ -1,0 +1,144 @@
+"""The state of a flow at any of its steps: the machine at the instant of that request.
+
+In: the flow's rows, and the nearest snapshot before the step. Out: stacks, locals, positions, and what
+was waited for, as data. The one rule: nothing new is asked for. What is executed again gets its
+outcomes from the rows, and stops at the step, or where the rows end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from flowmetal.errors import FlowNotFound, LispError
+from flowmetal.lang.definitions import Definitions
+from flowmetal.lang.frames import Fiber, Frame
+from flowmetal.lang.plain import to_plain
+from flowmetal.lang.requests import Request
+from flowmetal.lang.thrown import StopAt
+from flowmetal.runtime import snapshots
+from flowmetal.runtime.process import Process, loader
+from flowmetal.runtime.rows import Draft, to_draft
+from flowmetal.store import kinds
+from flowmetal.store.protocol import Row, Snapshot, Store
+
+SLICE = 20_000
+"""Transitions between two looks at whether somebody else wants the loop."""
+BEYOND = 200_000
+"""Transitions that are computed after the last row, to come to where a flow waits. One that computes for longer is shown on its way."""
+ASKING = frozenset({kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED})
+LIFE = kinds.ENDING | {kinds.FLOW_PAUSED, kinds.FLOW_RESUMED}
+"""Rows that say how the flow's life went on; here the machine runs to its step whatever they say."""
+
+
+def read(store: Store, flow_id: str, step: int | None) -> tuple[list[Row], Snapshot | None]:
+    """What `state_at` needs: the rows, and the nearest usable snapshot before the step."""
+    rows = store.rows(flow_id)
+    seq = _seq_of(flow_id, rows, step)
+    snapshot = store.snapshot(flow_id, seq - 1)
+    return rows, snapshot if snapshot is not None and snapshot.format == snapshots.FORMAT else None
+
+
+def _seq_of(flow_id: str, rows: list[Row], step: int | None) -> int:
+    """The row up to which the flow is looked at."""
+    if not rows:
+        raise FlowNotFound(f"there is no flow {flow_id}")
+    if step is None:
+        return rows[-1].seq
+    asked = {row.step: row.seq for row in rows if row.kind in ASKING and row.step}
+    if step not in asked:
+        known = f"it has steps 1 to {max(asked)}" if asked else "it has no steps"
+        raise LispError(f"flow {flow_id} has no step {step}: {known}", type="value")
+    return asked[step]
+
+
+def _no_supply(process: Process, request: Request) -> Any:
+    raise StopAt
+
+
+async def state_at(definitions: Definitions, flow_id: str, rows: list[Row], snapshot: Snapshot | None, step: int | None) -> dict[str, Any]:
+    """The flow as it was when it asked for `step` (None: as it is now): its stacks, locals and what it waited for."""
+    process = Process(definitions, flow_id, _no_supply)
+    load = loader(definitions)
+    if snapshot is not None and not snapshots.restore(process, snapshot):
+        snapshot, process = None, Process(definitions, flow_id, _no_supply)
+    after = rows[snapshot.seq if snapshot is not None else 0 :]
+    process.record([to_draft(row, load) for row in after if row.kind not in LIFE and row.seq < _paused_at(rows, step)])
+    if snapshot is None:
+        process.begin(to_draft(rows[0], load))
+    process.paused = process.ended = False
+    await _run_to(process, step)
+    asked = next((to_draft(row, load) for row in rows if row.step == step and row.kind in ASKING), None) if step is not None else None
+    return _describe(process, asked, step, _status(rows, asked))
+
+
+def _paused_at(rows: list[Row], step: int | None) -> float:
+    """The row from which a flow that is paused now has taken nothing."""
+    life = [row for row in rows if row.kind in kinds.STATUS]
+    return life[-1].seq if step is None and life[-1].kind == kinds.FLOW_PAUSED else float("inf")
+
+
+async def _run_to(process: Process, step: int | None) -> None:
+    process.machine.stop_at = step
+    beyond = BEYOND
+    try:
+        while process.runnable and beyond > 0:
+            process.run(SLICE)
+            beyond -= 0 if process.rebuilding or process.pending else SLICE
+            await asyncio.sleep(0)
+    except StopAt:  # it has come to the step, or to something that is not in the log yet
+        process.pending.clear()
+
+
+def _status(rows: list[Row], asked: Draft | None) -> str:
+    if asked is not None:
+        return "waiting" if asked.kind == kinds.EFFECT_REQUESTED else "running"
+    status = "running"
+    for row in rows:
+        status = kinds.STATUS.get(row.kind, status)
+    return status
+
+
+def now(process: Process) -> dict[str, Any]:
+    """The state of a flow that is in memory."""
+    return _describe(process, None, None, process.status)
+
+
+def _describe(process: Process, asked: Draft | None, step: int | None, status: str) -> dict[str, Any]:
+    state = process.state
+    current = process.machine.fiber if asked is not None else None
+    fibers = sorted(state.fibers.values(), key=lambda f: (f is not current, f.id))
+    waiting = [w for fiber in fibers for w in _waits(fiber)]
+    if asked is not None:
+        f = asked.facts
+        own = {"fiber": asked.fiber, "step": step, "op": f["op"], "target": f.get("target"), "line": f.get("line"), "due_at": f.get("due_at")}
+        waiting.insert(0, own)
+    stacks = [{"fiber": f.id, "stack": [_frame(x) for x in reversed(f.frames)]} for f in fibers]
+    return {
+        "step": step if step is not None else state.steps, "status": status, "stack": stacks[0]["stack"] if stacks else [], "fibers": stacks,
+        "waiting_for": waiting,
+    }  # fmt: skip
+
+
+def _waits(fiber: Fiber) -> list[dict[str, Any]]:
+    if fiber.wait is None:
+        return []
+    return [{"fiber": fiber.id, "promise": str(p.id), "op": p.op or "promise", "flow": p.flow} for p in fiber.wait.promises]
+
+
+def _frame(frame: Frame) -> dict[str, Any]:
+    code, span = frame.arity.code, frame.span
+    line = span.source.line(span.line).strip() if span is not None else None
+    return {
+        "function": code.name or "fn", "line": span.line if span is not None else None, "column": span.column if span is not None else None,
+        "file": span.source.name if span is not None else None, "source": line, "library": code.root.prelude is not None, "locals": _locals(frame),
+    }  # fmt: skip
+
+
+def _locals(frame: Frame) -> dict[str, Any]:
+    at = frame.pc - 1
+    named = {}
+    for slot, name, start, end in sorted(frame.arity.names):
+        if start <= at < end and not name.endswith("__auto"):
+            named[name] = to_plain(frame.locals[slot], truncate=True)[0]
+    return named

@@ -1,0 +1,143 @@
+"""After a restart: every open request of the store is taken up, and every flow that was computing.
+
+In: the store. Out: timers, calls and waits as they were. The one rule: it is the log that says what
+is open. The same is done for one flow when a commit of it failed, since whether it is on disk is not
+known then.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from flowmetal.runtime import history
+from flowmetal.runtime.control import Make
+from flowmetal.runtime.crashes import ENOUGH
+from flowmetal.runtime.dispatch import if_open
+from flowmetal.runtime.process import Process, loader
+from flowmetal.runtime.promises import outcome_draft
+from flowmetal.runtime.rows import Draft, to_draft
+from flowmetal.lang.values import Instant
+from flowmetal.store import kinds
+from flowmetal.store.protocol import Row
+from flowmetal.store.unanswered import unanswered
+
+if TYPE_CHECKING:
+    from flowmetal.runtime.engine import Engine
+
+ATTEMPTS = frozenset({kinds.ATTEMPT_STARTED, kinds.ATTEMPT_FAILED})
+
+
+async def recover(engine: Engine) -> None:
+    """Takes up what was open when the store was last closed."""
+    call, store = engine.writer.call, engine.store
+    running = await call(_running, store)
+    poisoned = await engine.crashes.open(running)
+    take_up(engine, await call(store.open_requests))
+    await end_orphans(engine)
+    for flow_id in running:
+        if flow_id in poisoned:
+            engine.put(flow_id, _pause_for_crashes())
+        else:
+            engine.actor(flow_id).poke()
+
+
+def take_up(engine: Engine, rows: Iterable[Row]) -> None:
+    """Goes on with open requests and waits."""
+    for row in rows:
+        data, flow_id = json.loads(row.data), row.flow_id
+        if row.kind == kinds.AWAIT:
+            engine.awaited.subscribe(flow_id, data["flow"], data["promise"])
+            continue
+        step = row.step
+        assert step is not None
+        if data.get("due_at") is not None:
+            engine.timers.add(Instant.parse(data["due_at"]).micros, flow_id, step)
+        elif data["op"] == "call":
+            engine.insist(_child_of(engine, flow_id, step, data["child"]))
+        elif engine.dispatcher.is_busy(data["op"]) and (flow_id, step) not in engine.dispatcher.calls:
+            engine.insist(_again(engine, row))
+
+
+def _again(engine: Engine, row: Row) -> Any:
+    """Sends a request that was open, under the same key."""
+
+    async def again() -> None:
+        rows = await engine.writer.call(engine.store.rows, row.flow_id, 0, None, ATTEMPTS | {kinds.FLOW_STARTED})
+        load = loader(engine.definitions.registry)
+        attempts = [to_draft(r, load) for r in rows if r.step == row.step]
+        if (row.flow_id, row.step) not in engine.dispatcher.calls:
+            engine.dispatcher.begin(row.flow_id, json.loads(rows[0].data)["run"], to_draft(row, load), attempts)
+
+    return again
+
+
+def _child_of(engine: Engine, parent: str, step: int, child: str) -> Any:
+    """Looks whether a flow that was called has ended, or was to be asked to."""
+
+    async def look() -> None:
+        call, store = engine.writer.call, engine.store
+        found = history.outcome_of(await call(store.rows, child, 0, None, history.RESULT), "result", loader(engine.definitions.registry))
+        if found is not None:
+            engine.put(parent, if_open(step, outcome_draft(step, child, *found)))
+            return
+        asked = await call(store.rows, parent, 0, None, frozenset({kinds.EFFECT_CANCELLING}))
+        reasons = [json.loads(row.data)["reason"] for row in asked if row.step == step]
+        if reasons:
+            engine.dispatcher.end_child(child, reasons[0], parent)
+
+    return look
+
+
+async def end_orphans(engine: Engine) -> None:
+    """Flows that belong to a flow that has ended are asked to end."""
+    for child, parent in await engine.writer.call(engine.store.orphans):
+        engine.dispatcher.end_child(child, "its caller has ended", parent)
+
+
+async def recover_flow(engine: Engine, flow_id: str, since: int) -> None:
+    """Takes one flow up again after a commit that may be on disk or not; `since` is the last row that was known to be."""
+    await engine.catch_up()
+    rows: list[Row] = await engine.writer.call(engine.store.rows, flow_id)
+    if not rows:
+        return
+    for row in rows[since:]:
+        child = json.loads(row.data).get("child")
+        if child is not None and await engine.writer.call(engine.store.last_seq, child):
+            engine.actor(child).poke()
+    engine.awaited.look_again(flow_id)
+    if rows[-1].kind in kinds.ENDING:
+        parent, step = _parent_call(rows[0])
+        if step is not None:
+            engine.insist(_child_of(engine, parent, step, flow_id))
+        await end_orphans(engine)
+    else:
+        take_up(engine, unanswered(rows))
+        engine.actor(flow_id).poke()
+
+
+def _parent_call(first: Row) -> tuple[str, int | None]:
+    data = json.loads(first.data)
+    return data.get("parent", ""), data.get("parent_step")
+
+
+def _pause_for_crashes() -> Make:
+    reason = f"the engine crashed {ENOUGH} times in a row while this flow was computing; resume it when that was not its doing"
+
+    def make(process: Process) -> Draft | None:
+        return None if process.ended or process.paused else Draft(kinds.FLOW_PAUSED, None, None, {"reason": reason, "by": "engine"})
+
+    return make
+
+
+def _running(store: Any) -> list[str]:
+    """Flows that were computing, or had something sent, when the store was last closed."""
+    found: list[str] = []
+    after = None
+    while True:
+        page = store.flow_rows("running", None, 500, after)
+        found += [row["flow_id"] for row in page]
+        if len(page) < 500:
+            return found
+        after = page[-1]["flow_id"]

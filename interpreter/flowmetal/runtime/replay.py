@@ -1,0 +1,33 @@
+"""A process made again: from a snapshot and the rows after it, or from all rows.
+
+In: what the store holds of a flow. Out: a process that stands where the flow stood. The one rule:
+the log decides; a snapshot that cannot be read is as if it were not there.
+"""
+
+from __future__ import annotations
+
+from flowmetal.errors import FlowNotFound
+from flowmetal.lang.definitions import Definitions
+from flowmetal.runtime import snapshots
+from flowmetal.runtime.process import Process, Supply, loader
+from flowmetal.runtime.rows import to_draft
+from flowmetal.store import kinds
+from flowmetal.store.protocol import Row, Snapshot
+
+
+def rebuild(definitions: Definitions, flow_id: str, supply: Supply, snapshot: Snapshot | None, rows: list[Row]) -> Process | None:
+    """A process; None when the snapshot that it was to begin with cannot be read. Raises FlowNotFound where there is no flow."""
+    process = Process(definitions, flow_id, supply)
+    load = loader(definitions)
+    if snapshot is not None:
+        if not snapshots.restore(process, snapshot):
+            return None
+        process.record([to_draft(row, load) for row in rows])
+        return process
+    if not rows or rows[0].kind != kinds.FLOW_STARTED:
+        raise FlowNotFound(f"there is no flow {flow_id}")
+    drafts = [to_draft(row, load) for row in rows]
+    process.record(drafts)
+    if not process.ended:
+        process.begin(drafts[0])
+    return process

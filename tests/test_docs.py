@@ -9,6 +9,7 @@ import importlib.util
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tomllib
@@ -121,9 +122,10 @@ class _Checks(ast.NodeTransformer):
 def test_shell_in_a_page_gives_what_it_says(page: Path, tmp_path: Path) -> None:
     """The blocks of a page are one session; `# => text` after a command says what it prints."""
     shutil.copytree(ROOT / "docs" / "examples", tmp_path / "docs" / "examples")
-    lines = [line for block in blocks("sh", page) for line in block.text.splitlines()]
+    lines = [_checked(line) for block in blocks("sh", page) for line in block.text.splitlines()]
+    text = "\n".join(["set -euo pipefail", "trap 'kill $(jobs -p)' EXIT", *lines])
     script = tmp_path / "session.sh"
-    script.write_text("set -euo pipefail\ntrap 'kill $(jobs -p)' EXIT\n" + "\n".join(map(_checked, lines)).replace("8500 20", "8500 2"), encoding="utf-8")
+    script.write_text(text.replace("8500 20", "8500 2").replace("8500", str(free_port())), encoding="utf-8")
     env = {k: v for k, v in os.environ.items() if not k.startswith("FLOWMETAL_")} | {"FLOWMETAL_HOME": str(tmp_path / "home")}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     try:
@@ -132,6 +134,13 @@ def test_shell_in_a_page_gives_what_it_says(page: Path, tmp_path: Path) -> None:
     finally:
         if lock_holder(resolve(tmp_path / "flowmetal.duckdb", environ={})) is not None:
             subprocess.run([sys.executable, "-m", "flowmetal", "stop"], cwd=tmp_path, env=env, timeout=60, check=True)
+
+
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _checked(line: str) -> str:

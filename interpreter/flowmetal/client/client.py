@@ -16,6 +16,9 @@ from flowmetal.client.store_url import StoreUrl
 
 Row = dict[str, Any]
 
+SILENCE = 5.0
+"""Seconds without an answer after which a host counts as hung."""
+
 ENDED = frozenset({"completed", "failed", "cancelled", "moved"})
 """The statuses of a flow that is over."""
 

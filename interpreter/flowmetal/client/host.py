@@ -22,6 +22,7 @@ from typing import Any
 
 from flowmetal import __version__
 from flowmetal.client.host_file import HostInfo, StoreLock, token_of
+from flowmetal.client.http_face import HttpFace
 from flowmetal.client.listening import Activity, Listen, bind, choose_port
 from flowmetal.client.store_url import StoreUrl
 from flowmetal.errors import StoreError
@@ -134,13 +135,13 @@ class Host:
             self._stop_in_loop.set()
         async with contextlib.AsyncExitStack() as stack:
             listener = await self._open(stack)
-            serving = self._serve(listener, stack) if listener is not None else None
+            serving = await self._serve(listener, stack) if listener is not None else None
             self._ready.set_result(None)
             await self._until_stopped(serving)
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> socket.socket | None:
         """Store, engine, connectors; and the socket, bound but not yet answering."""
-        from flowmetal.connect.http_request import HttpConnector
+        from flowmetal.connect.deferred import http_connector
         from flowmetal.runtime.engine import Engine
 
         self._backend = self._open_store()
@@ -149,7 +150,7 @@ class Host:
         if self.options.listen is not None:
             listener = self._bind(self.options.listen)
             stack.callback(listener.close)
-        self.engine = Engine(self._backend, connectors=[HttpConnector()], **self._clock())
+        self.engine = Engine(self._backend, connectors=[http_connector()], **self._clock())
         if self.url is not None and self.options.listen is not None:
             self.engine.public_url = self.options.listen.public_url or self.url
         await self.engine.open()
@@ -199,45 +200,30 @@ class Host:
                 f"{open_callbacks} open callback(s) name port {old}; what is posted there no longer arrives"
             )
 
-    def _serve(self, listener: socket.socket, stack: contextlib.AsyncExitStack) -> asyncio.Task[None]:
-        import uvicorn
+    async def _serve(self, listener: socket.socket, stack: contextlib.AsyncExitStack) -> asyncio.Task[None]:
+        face = HttpFace(listener, self._app, self._activity.around)
+        if self.options.stoppable:
+            await face.load()
+        serving = face.start()
+        stack.push_async_callback(face.finish)
+        if self.store.kind == "duckdb" and self.url is not None:
+            info = HostInfo(os.getpid(), self.url, self.token, __version__, self.started_at)
+            info.write(self.store)
+            stack.callback(info.remove, self.store)
+        return serving
 
+    def _app(self) -> Any:
         from flowmetal.connect.shim.app import create_app
         from flowmetal.connect.shim.auth import LOOPBACK_NAMES
 
         listen = self.options.listen
-        app = create_app(
+        return create_app(
             self.engine,
             token=self.token,
             on_stop=self._stop_soon if self.options.stoppable else None,
             info=self.describe,
             hosts=LOOPBACK_NAMES if listen is not None and listen.is_loopback else None,
         )
-        config = uvicorn.Config(
-            self._activity.around(app),
-            http="h11",
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_level="warning",
-            log_config=None,
-            server_header=False,
-            timeout_graceful_shutdown=2,
-        )
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-
-        async def finish() -> None:
-            app.state.context.closing.set()
-            server.should_exit = True
-            await serving
-
-        stack.push_async_callback(finish)
-        if self.store.kind == "duckdb" and self.url is not None:
-            info = HostInfo(os.getpid(), self.url, self.token, __version__, self.started_at)
-            info.write(self.store)
-            stack.callback(info.remove, self.store)
-        return serving
 
     async def _until_stopped(self, serving: asyncio.Task[None] | None) -> None:
         assert self._stop_in_loop is not None

@@ -16,14 +16,11 @@ from typing import Any
 
 import httpx
 
-from flowmetal.client.client import ENDED, ENDING_KINDS, Row, new_request_id
+from flowmetal.client.client import ENDED, ENDING_KINDS, SILENCE, Row, new_request_id
 from flowmetal.client.problems import error_of
 from flowmetal.client.relation import Relation
 from flowmetal.client.store_url import StoreUrl
 from flowmetal.errors import FlowNotFound, StoreError
-
-SILENCE = 5.0
-"""Seconds without an answer after which a host counts as hung."""
 
 ATTEMPTS = 5
 """How many hosts in a row one call may lose before it gives up."""
@@ -53,6 +50,7 @@ class RemoteClient:
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(None, connect=SILENCE),
             trust_env=not _is_loopback(endpoint.url),  # a proxy of the environment is no way to one's own machine
+            verify=endpoint.url.startswith("https:"),  # reading all certificates takes longer than a call
             limits=httpx.Limits(max_connections=64),
         )
         self._moving = asyncio.Lock()

@@ -1,0 +1,45 @@
+"""A connector that is loaded with its first call: what it is built on takes longer to load than a short program to run.
+
+In: the operations, and what makes the connector. Out: its outcomes. The one rule: loading does not hold up the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Set
+
+from flowmetal.runtime.connector import Call, Connector, Outcome
+
+
+class Deferred:
+    """Stands for the connector that `make` gives; `make` runs on another thread, once."""
+
+    def __init__(self, ops: Set[str], make: Callable[[], Connector]) -> None:
+        self.ops = ops
+        self._make = make
+        self._made: Connector | None = None
+        self._making = asyncio.Lock()
+
+    async def perform(self, call: Call) -> Outcome:
+        """See `Connector.perform`."""
+        if self._made is None:
+            async with self._making:
+                if self._made is None:
+                    self._made = await asyncio.to_thread(self._make)
+        return await self._made.perform(call)
+
+    async def close(self) -> None:
+        """See `Connector.close`."""
+        if self._made is not None:
+            await self._made.close()
+
+
+def http_connector() -> Connector:
+    """The connector of `http/request`, loaded when a flow first makes a request."""
+
+    def make() -> Connector:
+        from flowmetal.connect.http_request import HttpConnector
+
+        return HttpConnector()
+
+    return Deferred(frozenset({"http/request"}), make)

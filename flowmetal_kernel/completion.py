@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from flowmetal.client.client import Client
+from flowmetal.lang.complete import around
 from flowmetal_kernel.cells import LINE_MAGICS
 from flowmetal_kernel.scanner import token_before
 
@@ -24,10 +25,10 @@ def complete_magic(code: str, cursor: int) -> dict[str, Any] | None:
 
 
 async def complete(client: Client, code: str, cursor: int, ns: str) -> dict[str, Any]:
-    """The names of Lisp that may stand at the cursor."""
+    """The names of Lisp that may stand at the cursor: what the cell binds or mentions, then what is defined."""
     token = token_before(code, cursor)
-    names = await client.complete(token, ns) if token else []
-    return reply(names, cursor - len(token), cursor)
+    names = [*around(code, cursor, token), *await client.complete(token, ns)] if token else []
+    return reply(list(dict.fromkeys(names)), cursor - len(token), cursor)
 
 
 def reply(names: list[str], start: int, end: int) -> dict[str, Any]:

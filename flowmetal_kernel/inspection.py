@@ -37,6 +37,8 @@ def _plain(name: str, found: Mapping[str, Any], detail: int) -> str:
     parts += _calls(name, found)
     if found.get("doc"):
         parts += ["", str(found["doc"])]
+    if found.get("example"):
+        parts += ["", str(found["example"])]
     if detail and found.get("source"):
         parts += ["", str(found["source"])]
     return "\n".join(parts)
@@ -49,6 +51,8 @@ def _markdown(name: str, found: Mapping[str, Any], detail: int) -> str:
         parts.append(f"```clojure\n{calls}\n```")
     if found.get("doc"):
         parts.append(str(found["doc"]).replace("<", "&lt;"))
+    if found.get("example"):
+        parts.append(f"```clojure\n{found['example']}\n```")
     if detail and found.get("source"):
         parts.append(f"```clojure\n{found['source']}\n```")
     return "\n\n".join(parts)

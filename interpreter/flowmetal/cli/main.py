@@ -27,6 +27,7 @@ COMMANDS = {
     "eval": "evaluate:evaluate",
     "test": "test:test",
     "fmt": "fmt:fmt",
+    "repl": "repl:repl",
     "load": "run:load",
     "start": "run:start",
     "result": "run:result",

@@ -99,6 +99,11 @@ class _Layout:
         result = "".join(self.out)
         return result + "\n" if result else ""
 
+    def indent_at_end(self) -> int:
+        """The column of what would come next on a line of its own."""
+        self.run()
+        return self._indent()
+
     def _write(self, text: str) -> None:
         self.out.append(text)
         newlines = text.count("\n")
@@ -166,7 +171,8 @@ class _Layout:
 
     def _token(self, kind: int, text: str) -> None:
         if kind == tokens.CLOSE:
-            self.levels.pop()
+            if self.levels:
+                self.levels.pop()
             self._write(text)
             self._finished()
             return
@@ -208,3 +214,8 @@ class _Layout:
             if prefix.forms:
                 return
             self.levels.pop()
+
+
+def indent_after(text: str) -> int:
+    """The column at which the next line of an unfinished text begins."""
+    return _Layout(text).indent_at_end()

@@ -29,7 +29,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Virtual seconds since the loop was made."""
         return self.micros / MICROS
 
-    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.TimerHandle:
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.TimerHandle:  # type: ignore[override]
         """Calls when the time has come; a hair earlier than it is written, since years of seconds leave a float less than a microsecond."""
         return super().call_at(when - EARLY, callback, *args, context=context)
 

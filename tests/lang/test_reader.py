@@ -194,7 +194,7 @@ def test_a_list_that_was_read_is_a_list() -> None:
 @pytest.mark.parametrize("opener", ["(", "[", "{:a ", "#{", "'", "^:a ", "#_", "#(do [", "#inst "])
 def test_deep_nesting_is_a_limit(opener: str) -> None:
     with pytest.raises(SourceError) as caught:
-        read(opener.replace("#(do [", "[") * 100_000)
+        read(opener.replace("#(do [", "[") * 250_000)
     assert caught.value.type == "limit"
     assert str(MAX_DEPTH) in caught.value.message
 

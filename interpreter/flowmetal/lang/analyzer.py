@@ -158,7 +158,7 @@ class Analyzer:
         if instead:
             return self.error(f"{form} is not part of Flowmetal", form, "compile/unresolved", instead)
         near = self.definitions.suggestions(str(form), self.ns, self.version)
-        hint = f"did you mean {' or '.join(near)}?" if near else None
+        hint = f"the nearest names are {', '.join(near)}" if len(near) > 1 else f"the nearest name is {near[0]}" if near else None
         return self.error(f"unknown name {form}", form, "compile/unresolved", hint)
 
     # Lists

@@ -223,6 +223,9 @@ def def_star(an: Analyzer, form: List, scope: FnScope, span: Span | None) -> n.N
     """`(def* kind name 'facts init)`: what every form above becomes."""
     kind, name, facts, init = list(form.rest())
     ns = name.ns or an.ns
+    if an.fn_depth and an.root.prelude is None and kind is _kw("derive"):
+        hint = "give derive a hierarchy of your own: (derive h tag parent) works anywhere, and isa? and :hierarchy take it"
+        raise an.error("derive changes the hierarchy that all share: like a definition, it stands at the top level, never inside a function", form, hint=hint)
     if an.fn_depth and an.root.prelude is None:
         raise an.error(f"{name.name} cannot be defined here: definitions stand at the top level, never inside a function or flow", form)
     an.declared.add(name.name)

@@ -53,9 +53,10 @@ def _sequential(pattern: Vector, value: Any, gensym: Gensym) -> list[Pair]:
         i = names.index("as")
         if i + 2 != len(items) or not isinstance(items[i + 1], Symbol):
             raise SourceError(":as must be followed by one name, at the end", type="compile/syntax", span=pattern.span)
-        whole = items[i + 1]
+        out += [(whole, value), (items[i + 1], whole)]
         items, names = items[:i], names[:i]
-    out.append((whole, value))
+    else:
+        out.append((whole, value))
     rest: Any = None
     if "&" in names:
         i = names.index("&")
@@ -80,12 +81,14 @@ def _associative(pattern: Map, value: Any, gensym: Gensym) -> list[Pair]:
     whole = gensym("map")
     entries = list(pattern.items())
     options = {k.name: v for k, v in entries if isinstance(k, Keyword) and k.ns is None}
-    if "as" in options:
-        whole = options["as"]
+    if not isinstance(options.get("as", whole), Symbol):
+        raise SourceError(":as must be followed by a name", type="compile/syntax", span=pattern.span)
     defaults = options.get("or")
     if defaults is not None and not isinstance(defaults, Map):
         raise SourceError(":or needs a map of names to defaults", type="compile/syntax", span=pattern.span)
     out: list[Pair] = [(whole, call("destructured-map", value))]
+    if "as" in options:
+        out.append((options["as"], whole))
     for key, target in entries:
         if isinstance(key, Keyword) and key.name in ("keys", "strs", "syms"):
             if not isinstance(target, Vector):

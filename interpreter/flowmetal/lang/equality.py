@@ -93,6 +93,8 @@ def _compare_atoms(a: Any, b: Any) -> int:
         return (a is not None) - (b is not None)
     t, u = type(a), type(b)
     if (t is u and t in _ORDERED) or (t in _NUMBERS and u in _NUMBERS):
+        if a != a or b != b:
+            return 0  # NaN is before and after nothing
         return -1 if a < b else 1 if b < a else 0
     if t is u and t in (Keyword, Symbol):
         x, y = (a.ns or "", a.name), (b.ns or "", b.name)

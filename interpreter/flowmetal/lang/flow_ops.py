@@ -14,7 +14,7 @@ from flowmetal.lang.frames import Fiber
 from flowmetal.lang.functions import OPEN, Callback, FlowHandle, FlowProgram, Promise, is_function
 from flowmetal.lang.machine import Machine
 from flowmetal.lang.machine_ops import op
-from flowmetal.lang.persistent import EMPTY_MAP, List, Map, Vector
+from flowmetal.lang.persistent import EMPTY_MAP, List, Map, Set, Vector
 from flowmetal.lang.primitives.sequences import spread
 from flowmetal.lang.printer import display_str, pr_str
 from flowmetal.lang.requests import FLOW_ID, FLOW_ID_TEXT
@@ -114,11 +114,17 @@ def _bound(args: list[Any]) -> list[Any]:
     return args
 
 
+def _shuffled(coll: Any) -> Vector:
+    if isinstance(coll, (Vector, List, Set)):
+        return Vector.of(coll)
+    raise LispError(f"shuffle needs a list, vector or set, but found {pr_str(coll)}", type="type")
+
+
 _instant("now", 0, 0, "([])", "The time, recorded: the same after a restart.")
 _instant("rand", 0, 1, "([] [n])", "A random number from 0 up to 1 (or n), recorded.", _number)
 _instant("rand-int", 1, 1, "([n])", "A random integer from 0 up to n, recorded.", _bound)
 _instant("random-uuid", 0, 0, "([])", "A random UUID, recorded.")
-_instant("shuffle", 1, 1, "([coll])", "The elements in a random order, recorded.", lambda args: [Vector.of(list(spread(args[0])))])
+_instant("shuffle", 1, 1, "([coll])", "The elements in a random order, recorded.", lambda args: [_shuffled(args[0])])
 
 
 @op("flow", "self", 0, 0, "([])", "The handle of the flow that runs this.")

@@ -15,7 +15,7 @@ from flowmetal.lang.frames import Fiber
 from flowmetal.lang.functions import Closure, Root
 from flowmetal.lang.machine import Machine
 from flowmetal.lang.machine_ops import op
-from flowmetal.lang.persistent import EMPTY_MAP, List, Map, seq_of
+from flowmetal.lang.persistent import EMPTY_MAP, List, Map, Set, Vector, seq_of
 from flowmetal.lang.primitives.leaf_calls import is_leaf
 from flowmetal.lang.primitives.registry import primitive
 from flowmetal.lang.primitives.sorted_collections import sorted_map_by, sorted_set_by
@@ -93,16 +93,22 @@ def _macroexpand(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
 
 @op("core", "eval", 1, 1, "([form])", "The value of a form, as if it stood at the top level here.", "(eval '(+ 1 2)) ;=> 3")
 def _eval(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
+    if not isinstance(args[0], (List, Vector, Map, Set, Symbol)):
+        return args[0]
     text = pr_str(args[0])
     root = Root(namespace_of(m, fiber), version_of(m, fiber), "eval", 1, 1, text)
     form = read_all(Source("eval", text), ns=root.ns)  # the code must come again from the text alone
     return m.invoke(fiber, evaluate.compile_form(m.definitions, root, form[0]), [])
 
 
+_SPECIAL = frozenset({"&", "def", "new", ".", "throw", "set!", "case*", "letfn*", "deftype*", "reify*", "import*", "monitor-enter", "monitor-exit"})
+"""What Clojure counts among the special forms besides those here."""
+
+
 @primitive("core", "special-symbol?", "([x])", "Whether x is the name of a special form.", "(special-symbol? 'if) ;=> true")
 def special_symbol(x: Any) -> bool:
     """`special-symbol?`."""
-    return isinstance(x, Symbol) and x.ns is None and (x.name in natives.SPECIAL or x.name in ("&", "def", "new", ".", "throw", "set!"))
+    return isinstance(x, Symbol) and x.ns is None and (x.name in natives.SPECIAL or x.name in _SPECIAL)
 
 
 # Names

@@ -15,7 +15,7 @@ from flowmetal.lang.functions import OPEN, Atom, Closure, Delay, MachineOp, Prom
 from flowmetal.lang.machine import Machine
 from flowmetal.lang.persistent import List, Vector
 from flowmetal.lang.primitives.registry import LOOPS, primitive
-from flowmetal.lang.printer import display_str, pr_str
+from flowmetal.lang.printer import pr_str
 from flowmetal.lang.requests import Mark
 from flowmetal.lang.thrown import Thrown
 from flowmetal.lang.values import ErrorValue, Var
@@ -59,12 +59,12 @@ for _key in LOOPS:
     _loop(*_key)
 
 
-@op("core", "apply", 1, None, "([f & args] )", "Calls f with args, the last of which is a collection that is spread.", "(apply + 1 [2 3]) ;=> 6")
+@op("core", "apply", 2, None, "([f args] [f x & more])", "Calls f with args, the last of which is a collection that is spread.", "(apply + 1 [2 3]) ;=> 6")
 def _apply(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     from flowmetal.lang.primitives.sequences import spread
 
     f, *rest = args
-    return m.invoke(fiber, f, [*rest[:-1], *spread(rest[-1])] if rest else [])
+    return m.invoke(fiber, f, [*rest[:-1], *spread(rest[-1])])
 
 
 @op("core", "throw", 1, 1, "([error])", "Throws an error made by ex-info, or caught before.")
@@ -79,7 +79,14 @@ def _throw(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
 
 @op("core", "atom", 1, None, "([value])", "A cell in this flow's own state.", "@(atom 1) ;=> 1")
 def _atom(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
+    if len(args) > 1:
+        raise LispError("atom takes one value: atoms have no metadata and no validators", type="arity", hint="check the value in the function that swap! calls")
     return Atom(args[0])
+
+
+@primitive("core", "atom?", "([x])", "Whether x is an atom.", "(atom? (atom 1)) ;=> true")
+def _is_atom(x: Any) -> bool:
+    return isinstance(x, Atom)
 
 
 def _need_atom(a: Any) -> Atom:
@@ -170,27 +177,3 @@ def _mark(name: str, kind: str, arglists: str, doc: str) -> None:
 _mark("log", "log", "([data])", "Writes data into the flow's history.")
 _mark("checkpoint", "checkpoint", "([label])", "Marks a place in the flow's history.")
 _mark("set-info!", "info", "([data])", "What the flow says of itself: the column info of its row.")
-
-
-def _printer(name: str, show: Callable[[Any], str], end: str) -> None:
-    @op("core", name, 0, None, "([& values])", f"Prints values{' and a newline' if end else ''}.")
-    def run(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
-        m.outbox.append(Mark("output", fiber.id, " ".join(show(a) for a in args) + end))
-        return None
-
-
-_printer("print", display_str, "")
-_printer("println", display_str, "\n")
-_printer("pr", pr_str, "")
-_printer("prn", pr_str, "\n")
-
-
-@op("core", "newline", 0, 0, "([])", "Prints a newline.")
-def _newline(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
-    m.outbox.append(Mark("output", fiber.id, "\n"))
-    return None
-
-
-@op("core", "flush", 0, 0, "([])", "Does nothing: what is printed is shown when it is on disk.")
-def _flush(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
-    return None

@@ -73,7 +73,11 @@ def fn(an: Analyzer, form: List) -> Any:
         plain = _arity(an, item)
         plain.span = item.span
         arities.append(plain)
-    return list_of([_sym("fn*"), *([name] if name else []), *arities])
+    made = list_of([_sym("fn*"), *([name] if name else []), *arities])
+    if form.meta is None:
+        return made
+    made.span = form.span
+    return list_of([Symbol("core", "with-meta"), made, form.meta])
 
 
 def _arity(an: Analyzer, item: List) -> List:
@@ -170,7 +174,7 @@ def let_star(an: Analyzer, form: List, scope: FnScope, span: Span | None) -> n.N
 def _pairs(an: Analyzer, bindings: list[tuple[Any, Any]], scope: FnScope) -> list[tuple[int, str, n.Node]]:
     pairs = []
     for name, value in bindings:
-        if not isinstance(name, Symbol) or name.ns is not None:
+        if not isinstance(name, Symbol) or name.ns is not None or name == AMPERSAND:
             raise an.error(f"cannot bind to {pr_str(name)}: expected a plain name", name)
         init = an.analyze(value, scope)
         slot = scope.slot()

@@ -22,7 +22,7 @@ from flowmetal.lang.structure import Structure
 from flowmetal.lang.values import Duration, ErrorValue, Instant, Keyword, Regex, Symbol, kw
 from flowmetal.lang.vectors import Vector
 
-MAX_PARTS: Final = 10_000_000
+MAX_PARTS: Final = 2_000_000
 """How many elements one text may have: a small value that shares its parts can be a huge text."""
 
 _ESCAPES: Final = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\f": "\\f", "\b": "\\b"}

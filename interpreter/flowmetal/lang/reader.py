@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from flowmetal.errors import LispError, SourceError
@@ -27,7 +27,7 @@ from flowmetal.lang.tokens import TOKEN, BadToken
 from flowmetal.lang.values import Keyword, Regex, Symbol, keyword, kw, sym
 from flowmetal.lang.vectors import Vector
 
-MAX_DEPTH: Final = 10_000
+MAX_DEPTH: Final = 200_000
 """How deep forms may be nested."""
 MAX_FN_ARGS: Final = 20
 
@@ -62,8 +62,14 @@ class Reader:
     form that was read last.
     """
 
-    def __init__(self, source: Source, *, ns: str = "user", aliases: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, source: Source, *, ns: str = "user", aliases: Mapping[str, str] | None = None, edn: bool = False,
+        unknown_tag: Callable[[str, Any], Any] | None = None,
+    ) -> None:  # fmt: skip
+        """`edn` allows data only, none of the abbreviations of code; `unknown_tag` gives the value of an unknown tag."""
         self.source = source
+        self.edn = edn
+        self.unknown_tag = unknown_tag
         self.ns = ns
         self.aliases: Mapping[str, str] = aliases or {}
         self.last_span: Span | None = None
@@ -104,6 +110,8 @@ class Reader:
                 elif kind == tokens.CLOSE:
                     start, form = self._close(m[kind], start, end)
                 elif kind == tokens.PREFIX or kind == tokens.TAG:
+                    if self.edn and m[kind] in _NOT_EDN:
+                        raise BadToken(f"{m[kind]} has no meaning in EDN")
                     self._push(m[kind], start, end)
                     continue
                 elif kind == tokens.END:
@@ -150,7 +158,7 @@ class Reader:
     def _apply(self, level: _Level, end: int, *forms: Any) -> Any:
         """The value of a tag, or of `^`, with its forms."""
         try:
-            return self._with_meta(*forms) if len(forms) == 2 else read_tagged(level.kind[1:], forms[0])
+            return self._with_meta(*forms) if len(forms) == 2 else read_tagged(level.kind[1:], forms[0], self.unknown_tag)
         except BadToken as e:
             raise self._error(str(e), level.start, end) from None
 
@@ -174,6 +182,8 @@ class Reader:
             return keyword(ns, name)
         if len(token) == 2:
             raise BadToken("a keyword needs a name: ::")
+        if self.edn:
+            raise BadToken(f"a keyword of EDN begins with one colon: {token}")
         ns, name = tokens.read_name(token[2:])
         return keyword(self.ns if ns is None else self._alias(ns), name)
 
@@ -202,7 +212,7 @@ class Reader:
             return tokens.read_string(token)
         if kind == tokens.NUMBER:
             return tokens.read_number(token)
-        if kind == tokens.REGEX:
+        if kind == tokens.REGEX and not self.edn:
             return self._regex(token)
         if kind == tokens.CHAR:
             return tokens.read_character(token)
@@ -229,6 +239,8 @@ class Reader:
 
     def _open(self, kind: str, start: int, end: int) -> None:
         if kind == "#(":
+            if self.edn:
+                raise BadToken("#( has no meaning in EDN")
             if self._fn_args is not None:
                 raise BadToken("#() cannot stand inside another #(): write (fn [x] …)")
             self._fn_args = [0, 0]
@@ -357,6 +369,7 @@ class Reader:
         return self._error(_REFUSED.get(token, f"{token} means nothing here"), start, end)
 
 
+_NOT_EDN: Final = frozenset({"'", "@", "`", "~", "~@", "#'"})
 _REFUSED: Final = {
     "#=": "#= is not supported: reading never runs code",
     "#<": "#< begins a value that cannot be read back",

@@ -172,7 +172,10 @@ class SortedMap(Map):
         order = comparator.order
         entries: list[tuple[Any, Any]] = []
         by = cmp_to_key(order)
-        for k, v in sorted(pairs, key=lambda pair: by(pair[0])):
+        given = list(pairs)
+        if len(given) == 1:
+            order(given[0][0], given[0][0])
+        for k, v in sorted(given, key=lambda pair: by(pair[0])):
             if entries and order(entries[-1][0], k) == 0:
                 entries[-1] = (entries[-1][0], v)
             else:
@@ -215,6 +218,8 @@ class SortedMap(Map):
 
     def assoc(self, key: Any, value: Any) -> SortedMap:
         """With `value` at `key`."""
+        if self.tree is None:
+            self.comparator.order(key, key)  # a key that cannot be compared is refused at once
         return SortedMap(_with(self.tree, key, value, self.comparator.order), self.comparator, self.meta)
 
     def assoc_all(self, pairs: Iterable[tuple[Any, Any]]) -> SortedMap:

@@ -48,11 +48,13 @@ _OF_STRINGS: Final[dict[str, Callable[[str], Any]]] = {
 }
 
 
-def read_tagged(tag: str, form: Any) -> Any:
-    """The value of `#tag form`."""
+def read_tagged(tag: str, form: Any, unknown: Callable[[str, Any], Any] | None = None) -> Any:
+    """The value of `#tag form`; of a tag that is not known here, what `unknown` gives."""
     if tag == "error":
         return _error(form)
     make = _OF_STRINGS.get(tag)
+    if make is None and unknown is not None:
+        return unknown(tag, form)
     if make is None:
         known = " ".join(f"#{name}" for name in _OF_STRINGS)
         raise BadToken(f"unknown tag #{tag}; known are {known}")

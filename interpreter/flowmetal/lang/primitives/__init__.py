@@ -17,6 +17,7 @@ from flowmetal.lang.primitives import (
     time,
     transients,
     unchecked,
+    walks,
 )
 from flowmetal.lang.primitives.numbers import BINARY
 
@@ -38,4 +39,5 @@ __all__ = [
     "time",
     "transients",
     "unchecked",
+    "walks",
 ]

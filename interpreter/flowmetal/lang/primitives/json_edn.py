@@ -17,7 +17,7 @@ from flowmetal.lang.primitives.registry import primitive
 from flowmetal.lang.printer import pr_str
 from flowmetal.lang.reader import Reader
 from flowmetal.lang.spans import Source
-from flowmetal.lang.values import kw
+from flowmetal.lang.values import kw, sym
 from flowmetal.lang.vectors import Vector
 
 
@@ -63,9 +63,9 @@ for _name in ("write-str", "write"):
     primitive("json", _name, "([x] [x {:pretty true}])", "A value as JSON text.", f"(json/{_name} {{:a [1 nil]}}) ;=> \"{{\\\"a\\\":[1,null]}}\"")(write_json)
 
 
-def _read(who: str, s: Any) -> list[Any]:
+def _read(who: str, s: Any, **options: Any) -> list[Any]:
     try:
-        reader = iter(Reader(Source("text", text(who, s))))
+        reader = iter(Reader(Source("text", text(who, s)), **options))
         return [x for x, _ in zip(reader, range(1), strict=False)]
     except SourceError as e:
         raise LispError(f"{who}: {e.message}", type=e.type) from None
@@ -85,16 +85,22 @@ def read_string(*args: Any) -> Any:
     return found[0]
 
 
-@primitive("edn", "read-string", "([s] [options s])", "The first value of an EDN text; nil, or the option :eof, of an empty one.", '(edn/read-string "{:a 1}") ;=> {:a 1}')
-def read_edn(*args: Any) -> Any:
-    """`edn/read-string`."""
-    if not 1 <= len(args) <= 2:
-        raise LispError(f"edn/read-string takes 1 or 2 arguments, but was given {len(args)}", type="arity")
-    options = _options("edn/read-string", args[0]) if len(args) == 2 else None
-    if args[-1] is None:
+TAGGED = kw("edn/tagged*")
+"""The key of the map that stands for an unknown tag and its form until a function of the program has seen it."""
+
+
+@primitive("edn", "read*", "([options s])", "edn/read-string, with unknown tags marked when the options have functions for them.")
+def read_edn(options: Any, s: Any) -> Any:
+    """`edn/read*`."""
+    given = _options("edn/read-string", options)
+    if s is None:
         return None
-    found = _read("edn/read-string", args[-1])
-    return found[0] if found else options.get(kw("eof")) if options is not None else None
+    marks = given is not None and (kw("readers") in given or kw("default") in given)
+    mark = (lambda tag, form: Map.of([(TAGGED, Vector.of([sym(tag), form]))])) if marks else None
+    found = _read("edn/read-string", s, edn=True, unknown_tag=mark)
+    if not found and (given is None or kw("eof") not in given):
+        return None
+    return found[0] if found else given.get(kw("eof"))
 
 
 @primitive("edn", "write-string", "([x])", "A value as EDN text.", '(edn/write-string {:a 1}) ;=> "{:a 1}"')

@@ -273,7 +273,7 @@ def partition(n: Any, *args: Any) -> Any:
         if len(chunk) == n:
             out.append(sequence(chunk))
         elif len(args) == 3:
-            out.append(sequence((*chunk, *itertools.islice(iterate_over("partition", args[1]), n - len(chunk)))))
+            out.append(sequence((*chunk, *prefix_of(args[1] if type(args[1]) is Reducible else items_of("partition", args[1]), n - len(chunk)))))
             break
         else:
             break

@@ -97,6 +97,12 @@ class FlowEnded(FlowmetalError):
     type = "flow/ended"
 
 
+class LeaseLost(FlowmetalError):
+    """The lease of a task is over: its call was answered, withdrawn, or given to another worker."""
+
+    type = "task/lease-lost"
+
+
 class StoreError(FlowmetalError):
     """The store cannot be reached, opened or read."""
 

@@ -31,9 +31,10 @@ from flowmetal.lang.primitives.reducibles import AGAIN, END, Reduced, Reducible
 from flowmetal.lang.primitives.registry import TABLE, Primitive
 from flowmetal.lang.primitives.sorted_collections import comparator
 from flowmetal.lang.primitives.transients import Transient
+from flowmetal.lang.secrets import Secret
 from flowmetal.lang.sorted import SortedMap, SortedSet
 from flowmetal.lang.spans import Source, Span
-from flowmetal.lang.values import Duration, ErrorValue, Instant, Keyword, Regex, Symbol, Var
+from flowmetal.lang.values import Duration, ErrorValue, Instant, Keyword, Regex, Symbol, Var, kw
 
 FORMAT = 1
 _SCALAR = frozenset({type(None), bool, int})
@@ -266,6 +267,7 @@ _ENCODE: dict[type, Callable[[Encoder, int, Any], list[Any]]] = {
     f.MultiFn: lambda e, i, x: ["multi", x.name, *[e.ref(y) for y in (x.dispatch, x.default, x.methods, x.preferences, x.hierarchy)]],
     Primitive: lambda e, i, x: ["prim", x.ns, x.name],
     f.MachineOp: lambda e, i, x: ["op", x.ns, x.name],
+    Secret: lambda e, i, x: ["secret", *[e.ref(part if isinstance(part, str) else kw(part[0])) for part in x.parts]],
     Reduced: lambda e, i, x: ["red", e.ref(x.value)],
     Reducible: _reducible,
     type(AGAIN): lambda e, i, x: ["again"],
@@ -433,6 +435,7 @@ _BUILD: dict[str, Callable[..., Any]] = {
     "multi": lambda d, name, *parts: f.MultiFn(name, *[d.ref(r) for r in parts]),
     "red": lambda d, x: Reduced(d.ref(x)),
     "again": lambda d: AGAIN,
+    "secret": lambda d, *parts: Secret(tuple(part if isinstance(part, str) else (part.name,) for part in map(d.ref, parts))),
     "prim": lambda d, ns, name: TABLE[ns, name],
     "op": lambda d, ns, name: OPS[ns, name],
 }

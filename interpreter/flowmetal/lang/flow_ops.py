@@ -140,7 +140,8 @@ def _parent(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
 # Promises of the outside
 
 
-def _when(x: Any, what: str) -> Any:
+def need_when(x: Any, what: str) -> Any:
+    """`x`, which must be a duration or an instant."""
     if isinstance(x, (Duration, Instant)):
         return x
     raise LispError(f'{what} needs a duration such as #dur "10s", but found {pr_str(x)}', type="type")
@@ -148,13 +149,13 @@ def _when(x: Any, what: str) -> Any:
 
 @op("flow", "timer", 1, 1, "([duration-or-instant])", "A promise that is settled with nil when the time has come.")
 def _timer(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
-    _, promise = m.request(fiber, "timer", "", [_when(args[0], "timer")])
+    _, promise = m.request(fiber, "timer", "", [need_when(args[0], "timer")])
     return promise
 
 
 @op("flow", "sleep", 1, 1, "([duration])", "Waits. No upper bound; survives restarts.")
 def _sleep(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
-    return m.ask(fiber, "sleep", "", [_when(args[0], "sleep")])
+    return m.ask(fiber, "sleep", "", [need_when(args[0], "sleep")])
 
 
 @op("flow", "sleep-until", 1, 1, "([instant])", "Waits until an instant.")
@@ -174,7 +175,7 @@ def _callback(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     return promise
 
 
-def _options(x: Any, known: tuple[str, ...], what: str) -> Map:
+def options_of(x: Any, known: tuple[str, ...], what: str) -> Map:
     """A map of options; a name that is not known is an error, not a silence."""
     if not isinstance(x, Map):
         raise LispError(f"{what} takes a map of options, but found {pr_str(x)}", type="type")
@@ -190,9 +191,9 @@ def _options(x: Any, known: tuple[str, ...], what: str) -> Map:
 
 def _receive_args(args: list[Any]) -> list[Any]:
     if args and args[0] is not None:
-        options = _options(args[0], ("match", "timeout", "else"), "receive")
+        options = options_of(args[0], ("match", "timeout", "else"), "receive")
         if kw("timeout") in options:
-            _when(options.get(kw("timeout")), "the :timeout of receive")
+            need_when(options.get(kw("timeout")), "the :timeout of receive")
     return args
 
 
@@ -234,7 +235,7 @@ _on_flow("state-at", 2, 2, "([flow step])", "A flow as it was when it asked for 
 @op("flow", "flows", 0, 1, "([] [{:keys [status name limit]}])", "Flows of this store, newest first, as a vector of maps.")
 def _flows(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     if args and args[0] is not None:
-        options = _options(args[0], ("status", "name", "limit"), "flows")
+        options = options_of(args[0], ("status", "name", "limit"), "flows")
         limit = options.get(kw("limit"), 1)
         if type(limit) is not int or limit < 1:
             raise LispError(f"the :limit of flows must be a positive integer, but is {pr_str(limit)}", type="value")
@@ -258,12 +259,12 @@ def _start(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
 
 @op("flow", "start-with", 2, None, "([options f & args])", "Begins a flow with options: :id, :tags, :at (an instant or a duration from now), :with-parent.")
 def _start_with(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
-    options = _options(args[0], ("id", "tags", "at", "with-parent"), "start-with")
+    options = options_of(args[0], ("id", "tags", "at", "with-parent"), "start-with")
     given = options.get(kw("id"))
     if given is not None and not (isinstance(given, str) and FLOW_ID.fullmatch(given)):
         raise LispError(f"{FLOW_ID_TEXT}, not {pr_str(given)[:80]}", type="value")
     if kw("at") in options:
-        _when(options.get(kw("at")), "the :at of start-with")
+        need_when(options.get(kw("at")), "the :at of start-with")
     return _begin(m, fiber, options, _program(args[1], "start-with"), args[2:])
 
 
@@ -287,10 +288,12 @@ def _http_request(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     return m.ask(fiber, f"http/{name}", url, args)
 
 
-@op("flow", "call", 1, 3, "([name] [name args] [name args options])", "Calls a foreign function by name.")
+CALL_OPTIONS = ("retry", "timeout", "attempt-timeout", "idempotency-key", "queue", "at-most-once")
+"""What the options of a stub and of `call` may be."""
+
+
+@op("flow", "call", 1, 3, "([name] [name args] [name args options])", "Calls a foreign function by name. Options are those of defforeign.")
 def _call(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     name = display_str(args[0]).lstrip(":")
-    options = args[2] if len(args) > 2 else EMPTY_MAP
-    if not isinstance(options, Map):
-        raise LispError(f"call takes a map of options, but found {pr_str(options)}", type="type")
+    options = options_of(args[2], CALL_OPTIONS, "call") if len(args) > 2 and args[2] is not None else EMPTY_MAP
     return m.ask(fiber, "foreign", name, list(spread(args[1])) if len(args) > 1 and args[1] is not None else [], options=options)

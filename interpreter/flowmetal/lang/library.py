@@ -14,6 +14,8 @@ import flowmetal.lang.flow_ops  # noqa: F401  fills the table
 import flowmetal.lang.makers  # noqa: F401  likewise
 import flowmetal.lang.language_ops  # noqa: F401  likewise
 import flowmetal.lang.multimethods  # noqa: F401  likewise
+import flowmetal.lang.output_ops  # noqa: F401  likewise
+import flowmetal.lang.outside_ops  # noqa: F401  likewise
 import flowmetal.lang.primitives  # noqa: F401  likewise
 import flowmetal.lang.saga_ops  # noqa: F401  likewise
 import flowmetal.lang.test_ops  # noqa: F401  likewise

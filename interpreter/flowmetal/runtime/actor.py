@@ -294,6 +294,8 @@ class Actor:
         for child, first in children.items():
             rows += [to_row(child, first[0].facts["definitions"], draft) for draft in first]
             expect[child] = 0
+        if any(row.kind in kinds.ENDING for row in rows):
+            rows.append(engine.topics.ending(process, turn.drafts[-1]))
         snapshot = snapshots.take(process) if not turn.broken and engine.keep_snapshot(process) else None
         done = await engine.commit(Commit(rows, expect, [snapshot] if snapshot is not None else []))
         for row in done.rows:

@@ -40,6 +40,8 @@ class Message:
     id: str
     seq: int
     value: Any
+    ask: Any = None
+    """Who waits for a reply to it: a flow and its step, true for somebody outside; None where it is no question."""
 
 
 class Book:
@@ -62,6 +64,8 @@ class Book:
         self.mailbox: dict[str, Message] = {}
         self.delivered: dict[int, Message] = {}
         """Messages whose receive has its outcome in the log, while the program has not taken it."""
+        self.asked: dict[str, Message] = {}
+        """Questions that were received and have no reply yet."""
         self.children: set[str] = set()
         """Flows that were started to end with this one."""
         self.pending: deque[Draft] = deque()
@@ -115,6 +119,9 @@ class Book:
             message = self.mailbox.pop(draft.facts.get("message_id", ""), None)
             if message is not None:
                 self.delivered[draft.step] = message
+                if message.ask is not None:
+                    self.asked[message.id] = message
+        self.asked.pop(draft.facts.get("reply_to", ""), None)
 
     def _cancelled(self, draft: Draft) -> None:
         assert draft.step is not None
@@ -123,10 +130,11 @@ class Book:
         message = self.delivered.pop(draft.step, None)
         if message is not None:
             self.mailbox[message.id] = message
+            self.asked.pop(message.id, None)
 
     def _message(self, draft: Draft) -> None:
         message_id = draft.facts["message_id"]
-        self.mailbox[message_id] = Message(message_id, draft.seq, draft.values["message"])
+        self.mailbox[message_id] = Message(message_id, draft.seq, draft.values["message"], draft.facts.get("ask"))
 
     def _cancel(self, draft: Draft) -> None:
         self.cancel_asked = True

@@ -8,11 +8,14 @@ crash is performed again. A connector raises nothing but `asyncio.CancelledError
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from flowmetal.lang.persistent import EMPTY_MAP, Map
+
+if TYPE_CHECKING:
+    from flowmetal.runtime.rows import Draft
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,20 @@ class Call:
     not_before: int | None = None
     attempt_started: Callable[[int], Awaitable[None]] = field(default=_unrecorded_start, repr=False)
     attempt_failed: Callable[[int, Failed, int], Awaitable[None]] = field(default=_unrecorded_failure, repr=False)
+
+
+class Desk(Protocol):
+    """Keeps steps that wait for somebody outside their flow, in memory and without a task each. The log can fill it again."""
+
+    @property
+    def ops(self) -> Set[str]:
+        """The operations whose steps wait here."""
+
+    def take(self, flow_id: str, run: str, draft: Draft, attempts: Sequence[Draft]) -> None:
+        """A step that is on disk waits from now on; `attempts` are those on record. One that waits already is left as it is."""
+
+    def drop(self, flow_id: str, step: int, *, withdrawn: bool = False) -> None:
+        """The step has its outcome, or is `withdrawn`; nothing is done where it does not wait here."""
 
 
 @runtime_checkable

@@ -17,9 +17,9 @@ from flowmetal.lang.persistent import EMPTY_MAP, Map
 from flowmetal.lang.plain import to_plain
 from flowmetal.lang.thrown import error_value
 from flowmetal.lang.values import Duration, ErrorValue, Instant, kw
-from flowmetal.runtime import inside
+from flowmetal.runtime import inside, topics
 from flowmetal.runtime.book import BEGIN
-from flowmetal.runtime.connector import Call, Completed, Connector, Failed
+from flowmetal.runtime.connector import Call, Completed, Connector, Desk, Failed
 from flowmetal.runtime.control import Make, control
 from flowmetal.runtime.process import Process
 from flowmetal.runtime.promises import leaving, outcome_draft
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 WAITING_OPS = frozenset({"timer", "sleep", "callback", "receive", "call", "begin"})
 """Steps that are settled by time, by the outside or by other flows: nothing is sent for them."""
+LEAVING = frozenset({"send", "ask", "reply", "publish"})
+"""Steps whose arguments go to other flows."""
 LATEST = Instant.parse("9999-12-31T23:59:59Z").micros
 """The last time that something can be due."""
 
@@ -42,6 +44,8 @@ class Dispatcher:
     def __init__(self, engine: Engine, connectors: Sequence[Connector]) -> None:
         self.engine = engine
         self.connectors = {op: c for c in connectors for op in c.ops}
+        desks: list[Desk] = [engine.foreign, engine.topics, engine.asking]
+        self.desks = {op: desk for desk in desks for op in desk.ops if op not in self.connectors}
         self.calls: dict[tuple[str, int], asyncio.Task[Any]] = {}
 
     def connector(self, op: str) -> Connector | None:
@@ -70,7 +74,7 @@ class Dispatcher:
 
     def _requested(self, process: Process, draft: Draft) -> None:
         if draft.step in process.open:
-            if draft.facts["op"] == "send":
+            if draft.facts["op"] in LEAVING:
                 draft = replace(draft, values={**draft.values, "args": leaving(process, draft.values["args"])})
             self.begin(process.flow_id, "" if draft.step == BEGIN else process.state.run, draft)
 
@@ -79,6 +83,8 @@ class Dispatcher:
 
     def _settled(self, process: Process, draft: Draft) -> None:
         promise = draft.facts["promise"] if draft.kind == kinds.PROMISE_SETTLED else draft.step
+        if draft.step is not None:
+            self._leave_desk(process.flow_id, draft.step)
         self._tell(process, promise, draft)
 
     def _tell(self, process: Process, promise: Any, draft: Draft) -> None:
@@ -108,6 +114,8 @@ class Dispatcher:
     def _ended(self, process: Process, draft: Draft) -> None:
         self._tell(process, "result", draft)
         self.engine.awaited.look_again(process.flow_id)
+        self.engine.asking.ended(process.flow_id)
+        self.engine.topics.wake(topics.ENDINGS)
         if process.parent_call is not None:
             parent, step = process.parent_call
             self.engine.put(parent, if_open(step, outcome_draft(step, process.flow_id, *_left(process, draft))))
@@ -123,8 +131,13 @@ class Dispatcher:
         op, step = draft.facts["op"], draft.step
         assert step is not None
         due = draft.facts.get("due_at")
+        desk = self.desks.get(op)
         if due is not None:
             self.engine.timers.add(Instant.parse(due).micros, flow_id, step)
+        if desk is not None:
+            desk.take(flow_id, run, draft, attempts)
+        elif due is not None:
+            return
         elif op in inside.OPS:
             self._call(flow_id, step, self.engine.insist(lambda: self._inside(flow_id, f"{run}/{step}", step, draft)))
         elif op not in WAITING_OPS and self.connector(op) is not None:
@@ -136,10 +149,15 @@ class Dispatcher:
 
     def withdraw(self, flow_id: str, step: int) -> None:
         """Nobody waits for a step any more: it is not sent again."""
-        self.engine.timers.discard(flow_id, step)
+        self._leave_desk(flow_id, step, withdrawn=True)
         task = self.calls.pop((flow_id, step), None)
         if task is not None:
             task.cancel()
+
+    def _leave_desk(self, flow_id: str, step: int, *, withdrawn: bool = False) -> None:
+        self.engine.timers.discard(flow_id, step)
+        for desk in (self.engine.foreign, self.engine.topics, self.engine.asking):
+            desk.drop(flow_id, step, withdrawn=withdrawn)
 
     async def _inside(self, flow_id: str, key: str, step: int, draft: Draft) -> None:
         try:
@@ -203,6 +221,10 @@ class Dispatcher:
             when = args.nth(0)
         elif op == "receive" and len(args) and isinstance(args.nth(0), Map):
             when = args.nth(0).get(kw("timeout"))
+        elif op in ("foreign", "ask") and op in self.desks and "options" in draft.values:
+            when = draft.values["options"].get(kw("timeout"))
+            if type(when) in (int, float) and when >= 0:
+                when = Duration(int(when * 1e6))
         else:
             return None
         return due_at(when, draft.at)
@@ -212,6 +234,9 @@ class Dispatcher:
         there = process.open.get(step)
         if there is None or process.paused or process.ended:
             return None
+        if there.op in self.desks:
+            error = ErrorValue(kw("flow/timeout"), f"{there.target} gave no answer in time")
+            return Draft(kinds.EFFECT_FAILED, step, None, {}, {"error": error})
         if there.op != "receive":
             return Draft(kinds.EFFECT_COMPLETED, step, None, {}, {"result": None})
         options = process.receives[step]

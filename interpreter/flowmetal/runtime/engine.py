@@ -22,6 +22,7 @@ from flowmetal.lang.plain import from_plain
 from flowmetal.lang.requests import FLOW_ID, FLOW_ID_TEXT
 from flowmetal.runtime import history, past, recovery, snapshots
 from flowmetal.runtime.actor import Actor, Item
+from flowmetal.runtime.asking import Asking
 from flowmetal.runtime.clock import Chance, Clock, RealClock
 from flowmetal.runtime.connector import Connector
 from flowmetal.runtime.control import Make, control
@@ -33,7 +34,9 @@ from flowmetal.runtime.process import Process, find_program, loader
 from flowmetal.runtime.promises import Awaited
 from flowmetal.runtime.rows import Draft, to_draft, to_row
 from flowmetal.runtime.supply import Supplies
+from flowmetal.runtime.tasks import Tasks
 from flowmetal.runtime.timers import Timers
+from flowmetal.runtime.topics import Topics
 from flowmetal.store import kinds
 from flowmetal.store.memory import MemoryStore
 from flowmetal.store.protocol import Commit, CommitResult, Duplicate, Result, Row, Store, StoreConflict
@@ -86,6 +89,9 @@ class Engine:
         self.definitions = DefinitionsLog(self.clock.now)
         self.defining = asyncio.Lock()
         self.timers = Timers(self.clock, self._timer_due, self._idle)
+        self.foreign = Tasks(self)
+        self.topics = Topics(self)
+        self.asking = Asking(self)
         self.dispatcher = Dispatcher(self, connectors)
         self.awaited = Awaited(self)
         self.crashes = CrashWatch(self)
@@ -107,6 +113,7 @@ class Engine:
         if row is not None:
             done = await self.commit(Commit([row], {kinds.DEFINITIONS_STREAM: self.definitions.version}))
             self.definitions.replay(done.rows)
+        await self.topics.open()
         await recovery.recover(self)
 
     async def _check_clock(self) -> None:
@@ -135,6 +142,7 @@ class Engine:
     async def _stop_tasks(self) -> None:
         self.closing = True
         self.timers.close()
+        self.foreign.close()
         tasks = [t for t in self.tasks if t is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
@@ -197,7 +205,7 @@ class Engine:
             self.definitions.stale = False
 
     def _idle(self) -> bool:
-        return not self.tasks
+        return not self.tasks and not self.foreign.busy
 
     # Flows
 
@@ -238,6 +246,9 @@ class Engine:
         self.actor(flow_id).put(Item(make))
 
     def _timer_due(self, flow_id: str, step: int) -> None:
+        if step < 0:
+            self.foreign.back(flow_id, -step)
+            return
         self.put(flow_id, lambda process: self.dispatcher.timer_outcome(process, step))
 
     # Calls of clients
@@ -413,8 +424,10 @@ class Engine:
         rows, snapshot = await self.writer.call(past.read, self.store, flow_id, step)
         return await past.state_at(self.definitions.registry, flow_id, rows, snapshot, step)
 
-    async def send(self, flow_id: str, message: Any, *, key: str | None = None, source: str = "http", by: str = "") -> str:
-        """Puts a message into a flow's mailbox; its id. The same key again is the same message."""
+    async def send(
+        self, flow_id: str, message: Any, *, key: str | None = None, source: str = "http", by: str = "", ask: bool = False
+    ) -> str:  # fmt: skip
+        """Puts a message into a flow's mailbox; its id. The same key again is the same message. One that asks can be replied to."""
         flow_id = await self.resolve(flow_id)
         value = from_plain(message)
         message_id = key or self.chance.uuid().hex
@@ -422,7 +435,7 @@ class Engine:
         def make(process: Process) -> Draft | None:
             if process.ended:
                 raise FlowEnded(f"flow {flow_id} has ended")
-            facts = {"message_id": message_id, "from": by or None, "source": source}
+            facts = {"message_id": message_id, "from": by or None, "source": source, **({"ask": True} if ask else {})}
             return Draft(kinds.MESSAGE_RECEIVED, None, None, facts, {"message": value}, key=f"{flow_id}/{message_id}")
 
         async with self.sending.held(f"{flow_id}/{message_id}"):
@@ -435,6 +448,19 @@ class Engine:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.actor(flow_id).put(Item(make, future))
         await future
+
+    async def reply(self, flow_id: str, message_id: str, wait: float) -> tuple[bool, Any]:
+        """Waits up to `wait` seconds for the reply to a message: whether there is one, and its plain value."""
+        flow_id = await self.resolve(flow_id)
+        try:
+            async with asyncio.timeout(wait):
+                async for _ in self.watch(flow_id, kinds.ENDING | {kinds.EFFECT_COMPLETED}):
+                    row = await self.asking.answer(flow_id, message_id)
+                    if row is not None:
+                        return True, json.loads(row.data)["value"]
+        except TimeoutError:
+            pass
+        return False, None
 
     async def settle_callback(self, token: str, value: Any, *, source: str = "http") -> tuple[str, str]:
         """Settles a callback: accepted, again (the same body), conflict (another), unknown or ended; and the message's id."""

@@ -21,7 +21,7 @@ from flowmetal.store import kinds
 if TYPE_CHECKING:
     from flowmetal.runtime.engine import Engine
 
-OPS = frozenset({"send", "pause", "resume", "cancel", "terminate", "status", "history", "flows", "state-at", "promise-status"})
+OPS = frozenset({"send", "publish", "subscribe", "topic", "pause", "resume", "cancel", "terminate", "status", "history", "flows", "state-at", "promise-status"})
 
 
 async def perform(engine: Engine, sender: str, key: str, draft: Draft) -> Any:
@@ -29,6 +29,12 @@ async def perform(engine: Engine, sender: str, key: str, draft: Draft) -> Any:
     op, target, args = draft.facts["op"], draft.facts["target"], list(draft.values["args"])
     if op == "flows":
         return await _flows(engine, args[0] if args and args[0] is not None else EMPTY_MAP)
+    if op == "publish":
+        return (await engine.topics.publish(target, args[0], key=key, source="flow", by=sender))[0]
+    if op == "subscribe":
+        return await engine.topics.position(target, args[0].get(kw("from")))
+    if op == "topic":
+        return await engine.topics.declare(target, args[0], key, sender)
     target = await engine.resolve(target)
     if op == "send":
         return await _send(engine, target, args[0], key, sender)

@@ -52,11 +52,12 @@ def take_up(engine: Engine, rows: Iterable[Row]) -> None:
             continue
         step = row.step
         assert step is not None
-        if data.get("due_at") is not None:
+        desk = engine.dispatcher.desks.get(data["op"])
+        if data.get("due_at") is not None and desk is None:
             engine.timers.add(Instant.parse(data["due_at"]).micros, flow_id, step)
         elif data["op"] == "call":
             engine.insist(_child_of(engine, flow_id, step, data["child"]))
-        elif engine.dispatcher.is_busy(data["op"]) and (flow_id, step) not in engine.dispatcher.calls:
+        elif (desk is not None or engine.dispatcher.is_busy(data["op"])) and (flow_id, step) not in engine.dispatcher.calls:
             engine.insist(_again(engine, row))
 
 

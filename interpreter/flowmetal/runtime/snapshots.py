@@ -18,7 +18,7 @@ from flowmetal.runtime.book import Message, OpenStep
 from flowmetal.runtime.process import Process, loader
 from flowmetal.store.protocol import Row, Snapshot, Store
 
-FORMAT = f"1-{codec.FORMAT}-{engine_version()}"
+FORMAT = f"2-{codec.FORMAT}-{engine_version()}"
 """What reads a snapshot: its own layout, the codec's, and the library whose code positions it holds."""
 EVERY = 24
 """Rows after which a small state is worth a snapshot."""
@@ -51,7 +51,10 @@ def _book(process: Process) -> dict[str, Any]:
         "plain": [getattr(process, name) for name in _PLAIN], "parent_call": process.parent_call, "children": sorted(process.children),
         "open": {s: [o.op, o.target, o.due_at, o.child] for s, o in process.open.items()},
         "receives": {s: codec.encode_value(r, flow_id, pin) for s, r in process.receives.items()},
-        "mailbox": [[m.id, m.seq, codec.encode_value(m.value, flow_id, pin)] for m in process.mailbox.values()],
+        **{
+            box: [[m.id, m.seq, codec.encode_value(m.value, flow_id, pin), m.ask] for m in messages.values()]
+            for box, messages in (("mailbox", process.mailbox), ("asked", process.asked))
+        },
     }  # fmt: skip
 
 
@@ -65,7 +68,7 @@ def restore(process: Process, snapshot: Snapshot) -> bool:
     try:
         state = codec.decode(encoded, load)
         receives = {int(s): codec.decode(r, load) for s, r in known["receives"].items()}
-        mailbox = {i: Message(i, seq, codec.decode(v, load)) for i, seq, v in known["mailbox"]}
+        mailbox, asked = ({i: Message(i, seq, codec.decode(v, load), ask) for i, seq, v, ask in known[box]} for box in ("mailbox", "asked"))
     except FlowmetalError:  # it names code that cannot be found here: the log has all that is in it
         return False
     for name, value in zip(_PLAIN, known["plain"], strict=True):
@@ -73,7 +76,7 @@ def restore(process: Process, snapshot: Snapshot) -> bool:
     process.parent_call = (known["parent_call"][0], known["parent_call"][1]) if known["parent_call"] else None
     process.children = set(known["children"])
     process.open = {int(s): OpenStep(*o) for s, o in known["open"].items()}
-    process.receives, process.mailbox = receives, mailbox
+    process.receives, process.mailbox, process.asked = receives, mailbox, asked
     process.snapshot_size = len(snapshot.body)
     process.attach(state)
     return True

@@ -42,6 +42,9 @@ CHECKPOINT: Final = "checkpoint"
 INFO: Final = "info"
 DEFINED: Final = "defined"
 REQUEST: Final = "request"
+PUBLISHED: Final = "published"
+"""An event of a topic, in the topic's own stream."""
+TOPIC_DECLARED: Final = "topic-declared"
 ENGINE: Final = "engine"
 
 ENDING: Final = frozenset({FLOW_COMPLETED, FLOW_FAILED, FLOW_CANCELLED, FLOW_MOVED})
@@ -73,13 +76,18 @@ CLOSING: Final[dict[str, str]] = {
 
 ALL: Final = frozenset(STATUS) | OPENING | frozenset(CLOSING) | {
     CANCEL_REQUESTED, EFFECT_CANCELLING, TRUNCATED, ATTEMPT_STARTED, ATTEMPT_FAILED, VALUE_RECORDED, MESSAGE_RECEIVED,
-    OUTPUT, LOG, CHECKPOINT, INFO, DEFINED, REQUEST, PROMISE_SETTLED, CELL_RESULT, ENGINE,
+    OUTPUT, LOG, CHECKPOINT, INFO, DEFINED, REQUEST, PROMISE_SETTLED, CELL_RESULT, ENGINE, PUBLISHED,
+    TOPIC_DECLARED,
 }  # fmt: skip
 
 DEFINITIONS_STREAM: Final = "$definitions"
 """The stream of `defined` rows; a definitions version is a `seq` of it."""
 REQUESTS_STREAM: Final = "$requests"
 """The stream of `request` rows, by which a client's retry is recognised."""
+TOPICS_STREAM: Final = "$topics"
+"""The stream of the declarations of topics."""
+TOPIC_STREAM: Final = "$topic/"
+"""What the stream of a topic's events begins with; its name follows."""
 
 
 def is_stream(flow_id: str) -> bool:

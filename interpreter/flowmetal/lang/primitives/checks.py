@@ -14,6 +14,7 @@ from uuid import UUID
 from flowmetal.errors import LispError
 from flowmetal.lang.equality import kind_name
 from flowmetal.lang.printer import pr_str
+from flowmetal.lang.secrets import Secret, used
 from flowmetal.lang.values import Duration, Instant
 
 NUMBERS: Final = frozenset({int, float, Decimal})
@@ -35,6 +36,8 @@ def shown(x: Any) -> str:
 
 def wrong(who: str, needs: str, x: Any) -> LispError:
     """The error of an argument of the wrong kind."""
+    if type(x) is Secret:
+        return used(who, x)
     return LispError(f"{who} needs {needs}, but was given {shown(x)}", type="type")
 
 

@@ -18,6 +18,7 @@ from flowmetal.lang.primitives.format import format_text
 from flowmetal.lang.primitives.registry import primitive
 from flowmetal.lang.primitives.sequences import items_of
 from flowmetal.lang.printer import display_str, pr_str, print_str
+from flowmetal.lang.secrets import Secret, joined
 from flowmetal.lang.values import Regex
 from flowmetal.lang.vectors import Vector
 
@@ -26,8 +27,10 @@ _SPACE: Final = " \t\n\r\f\v\x1c\x1d\x1e\x1f\u2028\u2029\u1680\u2000\u2001\u2002
 
 
 @primitive("core", "str", "([& xs])", "The text of all arguments in one; of nil, none.", '(str "a" 1 nil :b) ;=> "a1:b"')
-def str_(*xs: Any) -> str:
+def str_(*xs: Any) -> Any:
     """`str`."""
+    if Secret in map(type, xs):
+        return joined([x if type(x) is Secret else display_str(x) for x in xs])
     return "".join(map(display_str, xs))
 
 
@@ -132,7 +135,7 @@ def as_text(who: str, s: Any) -> str:
     """The text that a function of `str` works on: of any value but nil, what `str` gives."""
     if type(s) is str:
         return s
-    if s is None:
+    if s is None or type(s) is Secret:
         raise wrong(who, "a string", s)
     return display_str(s)
 
@@ -168,7 +171,11 @@ def join(*args: Any) -> str:
     if not 1 <= len(args) <= 2:
         raise LispError(f"join takes 1 or 2 arguments, but was given {len(args)}: ([coll] [separator coll])", type="arity")
     separator = "" if len(args) == 1 else display_str(args[0])
-    return separator.join(map(display_str, items_of("str/join", args[-1])))
+    items = list(items_of("str/join", args[-1]))
+    hidden = next((x for x in items if type(x) is Secret), None)
+    if hidden is not None:
+        raise wrong("str/join", "text", hidden)
+    return separator.join(map(display_str, items))
 
 
 def _two(name: str, test: Callable[[str, str], Any], args: str, doc: str, example: str) -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,7 +18,9 @@ from flowmetal.cli.exits import DONE, FAILED, USAGE
 from flowmetal.cli.options import debug_option, json_option
 from flowmetal.cli.output import clean, print_json, remark
 from flowmetal.errors import FlowmetalError
-from flowmetal.testing import Failure, FileReport, TestResult, find_files, run_file
+
+if TYPE_CHECKING:
+    from flowmetal.testing import Failure, FileReport, TestResult
 
 
 @click.command()
@@ -33,6 +36,8 @@ def test(paths: tuple[str, ...], only: str, timeout: float, as_json: bool) -> in
     Each test has a store of its own in memory, and a virtual clock: a flow of a fortnight is tested in milliseconds. Nothing
     reaches the network: with-foreign and with-http answer in its place.
     """
+    from flowmetal.testing import find_files, run_file
+
     reports = []
     for path in find_files(paths or (".",)):
         report = run_file(_shown(path), only=only, seconds=timeout)

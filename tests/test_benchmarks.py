@@ -1,0 +1,34 @@
+"""The benchmarks run: each once, small. What they measure is not looked at here, except where size does not matter."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "benchmarks"
+NAMES = ["steps", "message", "callback", "opening", "resume", "sleepers", "events", "killed", "command", "kernel"]
+
+
+def figures(*arguments: str) -> dict[str, float]:
+    """What the command prints."""
+    done = subprocess.run([sys.executable, str(ROOT / "run.py"), *arguments], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return {figure["name"]: figure["value"] for figure in map(json.loads, done.stdout.splitlines())}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_benchmark_runs(name: str) -> None:
+    found = figures(name, "--quick", "--json")
+    assert found
+    if name == "killed":
+        assert found["calls lost"] == 0
+
+
+def test_all_of_them_are_tested() -> None:
+    done = subprocess.run([sys.executable, str(ROOT / "run.py"), "nothing"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.rstrip().endswith(f"there are {', '.join(NAMES)}")

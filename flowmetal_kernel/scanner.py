@@ -7,6 +7,7 @@ refuses what the reader would read, so that anything doubtful is left to the rea
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,32 +28,31 @@ class Scan:
 def scan(text: str) -> Scan:
     """Decides whether `text` is a number of whole forms."""
     open_brackets: list[tuple[str, int]] = []
-    at, line_start, end = 0, 0, len(text)
-    while at < end:
+    code: list[str] = []  # the text without its comments, strings and characters
+    at, line_start = 0, 0
+    while at < len(text):
         char = text[at]
         if char == "\n":
             line_start = at + 1
-        elif char == ";":
-            at = text.find("\n", at)
-            if at < 0:
-                break
-            continue
-        elif char == '"':
-            closed = _string_end(text, at + 1)
-            if closed is None:
+        elif char in _SKIPPED:
+            end = _SKIPPED[char](text, at)
+            if end is None:
                 return Scan("incomplete")
-            newline = text.rfind("\n", at, closed)
+            newline = text.rfind("\n", at, end)
             line_start = newline + 1 if newline >= 0 else line_start
-            at = closed
+            code.append(" " if char == ";" else '"')
+            at = end
+            continue
         elif char in "([{":
             open_brackets.append((char, at - line_start))
         elif char in _CLOSERS and (not open_brackets or open_brackets.pop()[0] != _CLOSERS[char]):
             return Scan("invalid")
+        code.append(char)
         at += 1
     if open_brackets:
         bracket, column = open_brackets[-1]
         return Scan("incomplete", " " * (column + (2 if bracket == "(" else 1)))
-    return Scan("incomplete" if _PREFIX.search(text) else "complete")
+    return Scan("incomplete" if _PREFIX.search("".join(code)) else "complete")
 
 
 def token_before(text: str, cursor: int) -> str:
@@ -82,11 +82,26 @@ def head_of_list(text: str, cursor: int) -> str:
 
 
 def _string_end(text: str, at: int) -> int | None:
-    """The position of the quote that ends the string whose text begins at `at`."""
+    """The position after the string that begins at `at`; None where it does not end."""
+    at += 1
     while at < len(text):
         if text[at] == "\\":
             at += 1
         elif text[at] == '"':
-            return at
+            return at + 1
         at += 1
     return None
+
+
+def _comment_end(text: str, at: int) -> int:
+    """The position of the line's end."""
+    end = text.find("\n", at)
+    return end if end >= 0 else len(text)
+
+
+def _character_end(_text: str, at: int) -> int:
+    r"""The position after a character: `\(` opens nothing."""
+    return at + 2
+
+
+_SKIPPED: dict[str, Callable[[str, int], int | None]] = {'"': _string_end, ";": _comment_end, "\\": _character_end}

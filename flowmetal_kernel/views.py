@@ -187,10 +187,12 @@ class Views:
                     fresh.clear()
                     over = reading.done()
                     await self._refresh(client, view)
-                    if over and not view.model["ended"]:
-                        reading.result()
+                    if view.model["ended"]:
                         break
+                    if over:
+                        return reading.result()
                     await asyncio.sleep(REFRESH)
+                self._ended(view)
             finally:
                 reading.cancel()
         except FlowmetalError as problem:
@@ -203,10 +205,13 @@ class Views:
         await self._catch_up(client, view)
         view.model = timeline(row, view.events)
         self._show_model(view)
-        if view.model["ended"]:
-            self._picture(view)
-        elif view.model["status"] != view.pictured and view.picturing is None:
+        if not view.model["ended"] and view.model["status"] != view.pictured and view.picturing is None:
             view.picturing = self._loop.call_later(PICTURE, self._picture, view)
+
+    def _ended(self, view: View) -> None:
+        """The flow has ended, whoever was the first to read it: its widgets and its outputs say so."""
+        self._show_model(view)
+        self._picture(view)
 
     def _show_model(self, view: View) -> None:
         for widget in view.widgets.values():

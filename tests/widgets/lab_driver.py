@@ -45,21 +45,23 @@ def free_port() -> int:
 
 @contextmanager
 def server(folder: Path) -> Iterator[str]:
-    """JupyterLab on `folder`, with settings and workspaces of its own; its URL."""
+    """`flowmetal lab FOLDER`, with settings and workspaces of its own; its URL."""
     port = free_port()
     home = folder / ".jupyter-test"
     environment = {
-        **os.environ,
-        "FLOWMETAL_STORE": str(folder / "flowmetal.duckdb"),
+        **{k: v for k, v in os.environ.items() if not k.startswith(("FLOWMETAL_STORE", "JUPYTER"))},
+        "FLOWMETAL_HOME": str(home / "flowmetal"),
+        "IPYTHONDIR": str(home / "ipython"),
         "JUPYTER_CONFIG_DIR": str(home / "config"),
         "JUPYTER_DATA_DIR": str(home / "data"),
         "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token="]
-    command += [f"--ServerApp.root_dir={folder}", "--expose-app-in-browser", "--ServerApp.disable_check_xsrf=True"]
-    log = folder / "lab.log"
+    command = [sys.executable, "-m", "flowmetal", "lab", str(folder), "--", "--no-browser", f"--port={port}", "--IdentityProvider.token="]
+    command += ["--expose-app-in-browser", "--ServerApp.disable_check_xsrf=True"]
+    home.mkdir(exist_ok=True)
+    log = home / "lab.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=sink, stderr=subprocess.STDOUT)
     try:
@@ -101,11 +103,11 @@ def browser_page(width: int = 1280, height: int = 900) -> Iterator[Any]:
 
 
 class Notebook:
-    """A notebook open in Lab."""
+    """A notebook open in Lab; without a name, the one that Lab opens by itself."""
 
-    def __init__(self, page: Any, url: str, name: str) -> None:
+    def __init__(self, page: Any, url: str, name: str | None = None) -> None:
         self.page = page
-        page.goto(f"{url}/lab/tree/{name}?reset")
+        page.goto(url if name is None else f"{url}/lab/tree/{name}?reset")
         page.wait_for_selector(".jp-Notebook .jp-Cell")
         page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.context?.isReady")
         page.wait_for_function("() => window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'")
@@ -121,7 +123,28 @@ class Notebook:
 
     def run_all(self, timeout: float = 120) -> list[dict[str, Any]]:
         """Runs every cell; the code cells with their outputs."""
-        self.page.evaluate("() => { window.ran = window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+        return self._run("notebook:run-all-cells", timeout)
+
+    def run_until(self, source: str, timeout: float = 60) -> list[dict[str, Any]]:
+        """Runs the cells from the first to the one with that source."""
+        self.page.evaluate(
+            """(source) => {
+              const notebook = window.jupyterapp.shell.currentWidget.content;
+              const wanted = notebook.widgets.findIndex((cell) => cell.model.sharedModel.getSource() === source);
+              if (wanted < 0) throw new Error(`no cell is ${source}`);
+              notebook.deselectAll();
+              notebook.activeCellIndex = wanted + 1;
+            }""",
+            source,
+        )
+        return self._run("notebook:run-all-above", timeout)
+
+    def run_rest(self, timeout: float = 60) -> list[dict[str, Any]]:
+        """Runs the active cell and all below it."""
+        return self._run("notebook:run-all-below", timeout)
+
+    def _run(self, command: str, timeout: float) -> list[dict[str, Any]]:
+        self.page.evaluate("(command) => { window.ran = window.jupyterapp.commands.execute(command) }", command)
         self.page.wait_for_function("() => window.ran.then(() => true)", timeout=timeout * 1000)
         return self.cells()
 

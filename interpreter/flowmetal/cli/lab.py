@@ -10,6 +10,7 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import click
 
@@ -23,18 +24,17 @@ _TOUR = ("tour.ipynb", "00-tour.ipynb", "01-tour.ipynb")
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(exists=True, file_okay=True))
-@click.argument("options", metavar="[-- JUPYTER OPTIONS]", nargs=-1, type=click.UNPROCESSED)
+@click.argument("arguments", metavar="[DIR] [-- JUPYTER OPTIONS]", nargs=-1, type=click.UNPROCESSED)
 @common
-def lab(folder: str | None, options: tuple[str, ...], store: str | None) -> None:
+def lab(arguments: tuple[str, ...], store: str | None) -> None:
     """Open JupyterLab on DIR, the tour first.
 
-    DIR is the notebooks folder of the installation where there is one, else the working directory. What stands
-    after -- goes to `jupyter lab`.
+    DIR is a folder or a notebook: the notebooks of the installation where there are some, else the working directory.
+    What stands after -- goes to `jupyter lab`.
     """
-    if folder is not None and folder.startswith("-"):
-        options = (folder, *options)
-        folder = None
+    folder, options = (arguments[0], arguments[1:]) if arguments and not arguments[0].startswith("-") else (None, arguments)
+    if folder is not None and not Path(folder).exists():
+        raise click.BadParameter(f"there is no {folder}", param_hint="DIR")
     if importlib.util.find_spec("jupyterlab") is None:
         raise FlowmetalError("JupyterLab is not installed here", type="value", hint='pip install -e ".[lab]"')
     if not ensure_installed():
@@ -44,7 +44,9 @@ def lab(folder: str | None, options: tuple[str, ...], store: str | None) -> None
     remark(f"store {environment['FLOWMETAL_STORE']}")
     command = [sys.executable, "-m", "jupyter", "lab", f"--ServerApp.root_dir={root}"]
     if notebook is not None:
-        command.append(f"--LabApp.default_url=/lab/tree/{notebook}")
+        command.append(f"--LabApp.default_url=/lab/tree/{quote(notebook)}")
+    if os.geteuid() == 0:
+        command.append("--allow-root")  # whoever is root here has chosen to be, as in a container
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(sys.executable, [*command, *options], environment)

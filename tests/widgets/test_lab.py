@@ -1,0 +1,97 @@
+"""The tour as a stranger meets it: `flowmetal lab` in a browser, every cell, and the buttons of a live history."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lab_driver
+import psutil
+import pytest
+from lab_driver import CHROMIUM, Notebook, browser_page, errors, texts
+
+import flowmetal
+from flowmetal.client.host_file import lock_holder
+from flowmetal.client.store_url import resolve
+
+ROOT = Path(__file__).parents[2]
+PICTURE = ROOT / "docs" / "images" / "notebook.png"
+UPDATE = bool(os.environ.get("FLOWMETAL_UPDATE_PICTURES"))
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
+    pytest.mark.slow,
+]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """JupyterLab on a copy of the notebooks; its URL and the folder."""
+    folder = tmp_path_factory.mktemp("lab") / "notebooks"
+    shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns("*.duckdb*", ".ipynb_checkpoints"))
+    try:
+        with lab_driver.server(folder) as url:
+            yield url, folder
+    finally:
+        pid = lock_holder(resolve(folder / "flowmetal.duckdb", environ={}))
+        if pid:
+            psutil.Process(pid).terminate()
+
+
+def view(page: Any, name: str) -> Any:
+    """The live history of the flow that a Lisp name holds, by what the view says of its arguments."""
+    return page.locator(".fm-history", has_text=name)
+
+
+def test_the_tour_runs_and_its_view_pauses_and_resumes_a_flow(lab: tuple[str, Path]) -> None:
+    url, folder = lab
+    with browser_page(1240, 1060) as page:
+        faults: list[str] = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        tour = Notebook(page, url)  # `flowmetal lab` opens it by itself
+        assert page.locator(".jp-KernelName, .jp-Toolbar-kernelName").first.inner_text() == "Flowmetal"
+        tour.command("application:toggle-left-area")
+        assert errors(tour.run_until("order")) == []
+        waiting = view(page, "A-17")
+        waiting.locator(".fm-badge[data-status=waiting]").wait_for()
+        if UPDATE:
+            take_picture(page, waiting)
+        assert errors(tour.run_rest()) == []
+
+        yours = view(page, "A-18")
+        yours.scroll_into_view_if_needed()
+        flow_id = yours.get_attribute("data-flow")
+        with flowmetal.open(folder / "flowmetal.duckdb") as fm:
+            yours.get_by_role("button", name="Pause").click()
+            yours.locator(".fm-badge[data-status=paused]").wait_for()
+            assert fm.sql("SELECT status FROM flows WHERE flow_id = ?", [flow_id]).fetchall() == [("paused",)]
+            assert texts(tour.add_and_run('%%python\ndeliver("CX-1")')) == "202"
+            yours.get_by_role("button", name="Resume").click()
+            assert fm.flow(flow_id).result(timeout=20) == {"order": "A-18", "total": 2100, "tracking": "CX-1"}
+        view(page, "A-18").locator(".fm-badge[data-status=completed]").wait_for()
+        scrub(view(page, "A-18"))
+        assert faults == []
+
+
+def scrub(ended: Any) -> None:
+    """Moves the slider of an ended flow's view to its second step and looks at what the flow knew then."""
+    ended.get_by_label("step of the flow's history").fill("1")
+    stack = ended.locator(".fm-stack")
+    stack.get_by_text("fulfil").wait_for()
+    assert 'id "A-18"' in stack.inner_text()
+    assert "as it asked for step 2: http/post" in ended.locator(".fm-where").inner_text()
+    assert "receipt" not in stack.inner_text()
+
+
+def take_picture(page: Any, waiting: Any) -> None:
+    """The README's picture: the flow's program, and its history while it waits."""
+    program = page.locator(".jp-CodeCell", has_text="(defflow fulfil").first
+    program.evaluate("node => node.scrollIntoView({block: 'start'})")
+    waiting.wait_for()
+    page.wait_for_timeout(1200)
+    PICTURE.parent.mkdir(parents=True, exist_ok=True)
+    page.set_viewport_size({"width": 1240, "height": 800})
+    page.screenshot(path=PICTURE)

@@ -10,7 +10,7 @@ import uuid
 
 import pytest
 
-from conftest import Cli
+from command_line import Cli
 
 
 @pytest.fixture

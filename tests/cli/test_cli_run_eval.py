@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from conftest import ORDERS, Cli
+from command_line import ORDERS, Cli
 
 
 def test_run_prints_the_result_as_json(cli: Cli) -> None:

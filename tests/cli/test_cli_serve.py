@@ -12,7 +12,8 @@ import urllib.request
 
 import psutil
 import pytest
-from conftest import ORDERS, Cli
+from command_line import ORDERS, Cli
+from processes import free_port, has_ended, kill, wait_until_ended
 
 
 def listening(process: subprocess.Popen[str]) -> str:
@@ -21,11 +22,6 @@ def listening(process: subprocess.Popen[str]) -> str:
     found = re.fullmatch(r"listening on (http://127\.0\.0\.1:\d+)\n", line)
     assert found, (line, process.stderr.read() if process.stderr is not None and not line else "")
     return found[1]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -135,11 +131,11 @@ def test_a_host_that_says_nothing_is_named(cli: Cli) -> None:
     assert pid
     os.kill(pid, signal.SIGSTOP)
     try:
-        for command in (["ps"], ["doctor"], ["stop"]):
-            done = cli(*command)
-            assert done.code == 3
-            assert str(pid) in done.err + done.out
-            assert "not answer" in done.err + done.out
+        for command in [cli.popen(name) for name in ("ps", "doctor", "stop")]:
+            said = "".join(command.communicate(timeout=60))
+            assert command.returncode == 3
+            assert str(pid) in said
+            assert "not answer" in said
     finally:
         os.kill(pid, signal.SIGCONT)
     assert cli("ps").code == 0
@@ -149,7 +145,7 @@ def test_a_background_host_ends_by_itself(cli: Cli) -> None:
     cli.ok("serve", "--background", "--idle-seconds", "0.2")
     pid = cli.host_pid()
     assert pid
-    psutil.Process(pid).wait(timeout=60)
+    wait_until_ended(pid)
     assert cli.host_pid() is None
     assert not cli.store.beside(".host").exists()
 
@@ -161,10 +157,9 @@ def test_a_background_host_stays_for_an_open_flow(cli: Cli) -> None:
     cli.ok("serve", "--background", "--idle-seconds", "0.2")
     pid = cli.host_pid()
     assert pid
-    with pytest.raises(psutil.TimeoutExpired):
-        psutil.Process(pid).wait(timeout=1.5)
+    assert not has_ended(pid, 1.0)
     cli.ok("terminate", flow)
-    psutil.Process(pid).wait(timeout=60)
+    wait_until_ended(pid)
 
 
 def test_a_second_background_host_is_the_first(cli: Cli) -> None:
@@ -188,9 +183,3 @@ def test_kernel_install(cli: Cli) -> None:
     cli.ok("kernel", "install", "--prefix", str(cli.folder / "env"))
     spec = cli.folder / "env" / "share" / "jupyter" / "kernels" / "flowmetal" / "kernel.json"
     assert json.loads(spec.read_text())["display_name"] == "Flowmetal"
-
-
-def kill(pid: int) -> None:
-    process = psutil.Process(pid)
-    process.kill()
-    process.wait(timeout=30)

@@ -11,15 +11,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
+from processes import end_host, kill_host, store_at
 
 from flowmetal.client import discovery, remote
 from flowmetal.client.client import new_request_id
 from flowmetal.client.discovery import connect, find_host, look_for_host
 from flowmetal.client.host_file import HostInfo, lock_holder
 from flowmetal.client.remote import Endpoint, RemoteClient
-from flowmetal.client.store_url import StoreUrl, resolve
+from flowmetal.client.store_url import StoreUrl
 from flowmetal.errors import StoreError
 
 PROGRAM = "(defflow waits [] {:got (receive)})\n(defflow add [a b] (+ a b))"
@@ -28,20 +28,9 @@ PROGRAM = "(defflow waits [] {:got (receive)})\n(defflow add [a b] (+ a b))"
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoreUrl]:
     monkeypatch.setenv("FLOWMETAL_HOME", str(tmp_path / "home"))
-    store = resolve(tmp_path / "x.duckdb")
+    store = store_at(tmp_path / "x.duckdb")
     yield store
-    if pid := lock_holder(store):
-        psutil.Process(pid).terminate()
-        psutil.Process(pid).wait(timeout=30) if psutil.pid_exists(pid) else None
-
-
-def kill_host(store: StoreUrl) -> int:
-    pid = lock_holder(store)
-    assert pid
-    process = psutil.Process(pid)
-    process.kill()
-    process.wait(timeout=30)
-    return pid
+    end_host(store)
 
 
 def test_a_client_outlives_its_hosts(store: StoreUrl) -> None:

@@ -53,9 +53,15 @@ def url() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(url: str) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def anonymous(url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=url) as client:
         yield client
 
 
@@ -90,15 +96,15 @@ def problem(response: httpx.Response, status: int) -> dict[str, Any]:
     ],
 )
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer", "Basic t0ken", f"Bearer {TOKEN}x", "Bearer \u00ff"])
-def test_the_token_is_needed(url: str, method: str, path: str, header: str | None) -> None:
+def test_the_token_is_needed(anonymous: httpx.Client, method: str, path: str, header: str | None) -> None:
     headers = {} if header is None else {b"Authorization": header.encode("latin-1")}
-    response = httpx.request(method, url + path, headers=headers)
+    response = anonymous.request(method, path, headers=headers)
     problem(response, 401)
     assert response.headers["www-authenticate"] == "Bearer"
 
 
-def test_health_needs_no_token(url: str) -> None:
-    assert httpx.get(f"{url}/healthz").json() == {"status": "ok"}
+def test_health_needs_no_token(anonymous: httpx.Client) -> None:
+    assert anonymous.get("/healthz").json() == {"status": "ok"}
 
 
 @pytest.mark.parametrize(
@@ -116,8 +122,8 @@ def test_health_needs_no_token(url: str) -> None:
         ("[", False),
     ],
 )
-def test_hosts(url: str, host: str, known: bool) -> None:
-    response = httpx.get(f"{url}/healthz", headers={"Host": host})
+def test_hosts(anonymous: httpx.Client, host: str, known: bool) -> None:
+    response = anonymous.get("/healthz", headers={"Host": host})
     if known:
         assert response.status_code == 200
     else:

@@ -17,6 +17,7 @@ import click
 from flowmetal.cli.main import COMMANDS, cli
 from flowmetal.lang import describe
 from flowmetal.lang.describe import Description
+from flowmetal.lang.effect_examples import PROGRAMS, WORLD
 from flowmetal.lang.library import library
 from flowmetal.lang.special_docs import SPECIAL_DOCS
 
@@ -58,13 +59,24 @@ by itself five minutes after its last client has gone, if no flow is open; `flow
 ## Commands
 """
 
-LIBRARY = """\
+LIBRARY = f"""\
 # The library
 
 <!-- Made by docs/reference.py from the library itself; change its docstrings, not this page. -->
 
 All names, by namespace. Those of `core` and `flow` need no prefix; the others are written with theirs: `str/join`. `;=>` says what a form gives; the test
 suite runs every example. How the language works: [language.md](language.md).
+
+Examples that wait run in a flow on [virtual time](testing.md), and may use these programs:
+
+```clojure
+{PROGRAMS}```
+
+The outside world answers them so:
+
+<!-- not run: the frame around an example -->
+```clojure
+{WORLD.replace("%s", "…")}```
 """
 
 

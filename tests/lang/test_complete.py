@@ -78,3 +78,7 @@ def test_names_are_those_that_can_be_written_there(definitions: Definitions, pre
 def test_whatever_is_being_written_there_is_an_answer(code: str, cursor: int) -> None:
     at = min(cursor, len(code))
     assert all(isinstance(name, str) and name for name in locals_at(code, at))
+
+
+def test_however_deep_the_text_nests() -> None:
+    assert locals_at("(let [" + "[" * 50_000 + "x", 50_007) == ["x"]

@@ -34,7 +34,7 @@ def test_every_public_name_is_documented_and_its_example_holds(d: Description) -
     assert d.arglists or d.kind == "value", f"{d.full_name} has no arglists"
     assert d.example, f"{d.full_name} has no example"
     form, value = split(d.example)
-    assert EXAMPLES.value_of(form, waits=d.ns in ("flow", "http", "test")) == value
+    assert EXAMPLES.value_of(form, waits=d.ns in ("flow", "http", "sql", "test")) == value
 
 
 def test_every_special_form_is_documented() -> None:

@@ -46,3 +46,12 @@ def test_no_character_is_lost_or_refused(text: str) -> None:
     found = list(LEXER.get_tokens(text))
     assert "".join(value for _, value in found) == text.replace("\r\n", "\n")
     assert all(token is not Error for token, _ in found)
+
+
+def test_a_saved_notebook_is_coloured() -> None:
+    """A notebook that says no more than its language's name."""
+    nbconvert = pytest.importorskip("nbconvert")
+    nbformat = pytest.importorskip("nbformat")
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("(let [x 1] (map inc [x]))")], metadata={"language_info": {"name": "flowmetal"}})
+    html, _ = nbconvert.HTMLExporter().from_notebook_node(book)
+    assert '<span class="k">let</span>' in html and '<span class="nb">map</span>' in html

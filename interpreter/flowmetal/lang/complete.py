@@ -141,22 +141,29 @@ def _bound_by(form: list[Node], parent: list[Node] | None) -> list[str]:
 def _patterns(vector: list[Node]) -> list[str]:
     """The names of a vector of patterns and values in turn."""
     found: list[str] = []
-    items = vector[1:]
-    for pattern, value in zip(items[::2], [*items[1::2], None], strict=False):
-        if pattern == ":let" and isinstance(value, list):
-            found += _patterns(value)
-        elif isinstance(pattern, list):
-            found += _symbols(pattern)
-        else:
-            found += _names([pattern])
+    todo = [vector]
+    while todo:
+        items = todo.pop()[1:]
+        for pattern, value in zip(items[::2], [*items[1::2], None], strict=False):
+            if pattern == ":let" and isinstance(value, list):
+                todo.append(value)
+            elif isinstance(pattern, list):
+                found += _symbols(pattern)
+            else:
+                found += _names([pattern])
     return found
 
 
 def _symbols(pattern: list[Node]) -> list[str]:
-    """The names in a pattern, however deep."""
+    """The names in a pattern, however deep, in the order in which they are written."""
     found: list[str] = []
-    for node in pattern[1:]:
-        found += _symbols(node) if isinstance(node, list) else _names([node])
+    todo = pattern[:0:-1]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, list):
+            todo += node[:0:-1]
+        else:
+            found += _names([node])
     return found
 
 

@@ -10,10 +10,13 @@ PROGRAMS = """\
 (defflow nap "Sleeps for an hour." [] (sleep #dur "1h") :rested)
 (defflow greet "Says hello." [who] (str "hello " who))
 (defflow echo "Gives its next message back." [] (receive))
+(defflow clerk "Answers one question." [] (reply (receive) {:total 42}))
 """
 """What examples may use besides the library."""
 WORLD = """\
-(with-foreign {charge-card (fn [order] {:id "ch_1"})}
+(with-foreign {charge-card (fn [order] {:id "ch_1"})
+               sh          (fn [command] {:exit 0 :out "Thursday\\n" :err ""})
+               sql/query   (fn [url query params] [{:sku "tea"}])}
   (with-http {"GET /price"       {:json {:price 42}}
               "POST /orders"     (fn [request] {:status 201 :json (:json request)})
               "PUT /orders/*"    {:status 204}
@@ -44,6 +47,7 @@ EFFECT_EXAMPLES = {
     "flow/all": '(all [(start greet "Ada") (async (+ 1 2))]) ;=> ["hello Ada" 3]',
     "flow/all-settled": "(mapv keys (all-settled [(async 1) (async (/ 1 0))])) ;=> [(:value) (:error)]",
     "flow/any": "(any [(async (/ 1 0)) (async :second)]) ;=> :second",
+    "flow/ask": '(ask (start clerk) {:order "A-17"}) ;=> {:total 42}',
     "flow/async": '(let [p (async (sleep #dur "1s") 42)] @p) ;=> 42',
     "flow/await": '(await (callback) {:timeout #dur "14d" :else :never}) ;=> :never',
     "flow/call": '(call \'charge-card ["A-17"]) ;=> {:id "ch_1"}',
@@ -53,6 +57,7 @@ EFFECT_EXAMPLES = {
     "flow/flows": '(do (start-with {:id "n-1"} nap) (contains? (set (map :flow_id (flows))) "n-1")) ;=> true',
     "flow/history": '(let [h (start greet "Ada")] @h (mapv :kind (history h))) ;=> ["flow-started" "flow-completed"]',
     "flow/log": '(log {:step "charged"}) ;=> nil',
+    "flow/next-event": '(let [sub (subscribe "orders")] (publish "orders" {:id "A-17"}) (next-event sub)) ;=> {:id "A-17"}',
     "flow/now": "(inst? (now)) ;=> true",
     "flow/parent": "(parent) ;=> nil",
     "flow/pause!": "(let [h (start nap)] (pause! h) (status h)) ;=> :paused",
@@ -65,12 +70,14 @@ EFFECT_EXAMPLES = {
     "flow/rand-int": "(contains? #{0 1 2} (rand-int 3)) ;=> true",
     "flow/random-uuid": "(uuid? (random-uuid)) ;=> true",
     "flow/receive": '(receive {:match {:kind "paid"} :timeout #dur "1h" :else :nothing}) ;=> :nothing',
+    "flow/reply": '(ask (start clerk) {:order "A-17"} {:timeout #dur "1m"}) ;=> {:total 42}',
     "flow/resume!": "(let [h (start nap)] (pause! h) (resume! h) @h) ;=> :rested",
     "flow/select": '(select {:reply (callback) :late (timer #dur "10m")}) ;=> [:late nil]',
     "flow/select-from": '(select-from [(callback) (timer #dur "10m")]) ;=> [1 nil]',
     "flow/self": "(status (self)) ;=> :running",
     "flow/send": '(let [h (start echo)] (send h {:kind "paid"}) @h) ;=> {:kind "paid"}',
     "flow/set-info!": "(set-info! {:progress 0.5}) ;=> nil",
+    "flow/sh": '(:out (sh ["date" "+%A"])) ;=> "Thursday\\n"',
     "flow/shuffle": "(sort (shuffle [3 1 2])) ;=> (1 2 3)",
     "flow/sleep": '(let [begun (now)] (sleep #dur "3h") (time/between begun (now))) ;=> #dur "3h"',
     "flow/sleep-until": '(let [t (time/plus (now) #dur "1h")] (sleep-until t) (= t (now))) ;=> true',
@@ -78,8 +85,10 @@ EFFECT_EXAMPLES = {
     "flow/start-with": '(= (start-with {:id "A-17"} greet "Ada") (start-with {:id "A-17"} greet "Ada")) ;=> true',
     "flow/state-at": '(let [h (start nap)] (settle!) (:status (state-at h 1))) ;=> "waiting"',
     "flow/status": "(let [h (start nap)] (settle!) (status h)) ;=> :waiting",
+    "flow/subscribe": '(:topic (subscribe "orders" {:where {:kind "paid"}})) ;=> "orders"',
     "flow/terminate!": "(let [h (start nap)] (terminate! h) (status h)) ;=> :cancelled",
     "flow/timer": '@(timer #dur "10m") ;=> nil',
+    "flow/topic": '(topic "orders" {:retain #dur "30d"}) ;=> nil',
     "flow/with-timeout": '(try (with-timeout #dur "1m" (receive)) (catch :flow/timeout e :late)) ;=> :late',
     "flow/within": '(within #dur "1m" (fn [] (greet "Ada"))) ;=> "hello Ada"',
     "http/delete": '(:status (http/delete "https://shop.example/orders/1")) ;=> 204',
@@ -88,6 +97,9 @@ EFFECT_EXAMPLES = {
     "http/post": '(:json (http/post "https://shop.example/orders" {:json {:id 1}})) ;=> {:id 1}',
     "http/put": '(:status (http/put "https://shop.example/orders/1" {:json {:id 1}})) ;=> 204',
     "http/request": '(:json (http/request {:method :get :url "https://shop.example/price"})) ;=> {:price 42}',
+    "math/E": "(< 2.71 math/E 2.72) ;=> true",
+    "math/PI": "(< 3.14 math/PI 3.15) ;=> true",
+    "sql/query": '(sql/query "postgresql://db.example/shop" "SELECT sku FROM items WHERE n > $1" [0]) ;=> [{:sku "tea"}]',
     "test/advance!": '(let [h (start nap)] (advance! #dur "1h") (result h)) ;=> :rested',
     "test/calls": '(do (charge-card "A-17") (calls \'charge-card)) ;=> [["A-17"]]',
     "test/result": '(let [h (start greet "Ada")] (settle!) (result h)) ;=> "hello Ada"',

@@ -30,7 +30,7 @@ def _topic_name(x: Any) -> str:
     raise LispError(f"a topic is named by a string or a keyword, not by {pr_str(x)}", type="type")
 
 
-@op("flow", "publish", 2, 2, "([topic data])", "Publishes an event to a topic; its message id.", '(publish "orders" {:id "A-17"})')
+@op("flow", "publish", 2, 2, "([topic data])", "Publishes an event to a topic; its message id.", '(string? (publish "orders" {:id "A-17"})) ;=> true')
 def _publish(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     return m.ask(fiber, "publish", _topic_name(args[0]), [args[1]])
 
@@ -46,7 +46,14 @@ def _next_event(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     return m.ask(fiber, "next-event", _topic_name(args[0]), [args[1]])
 
 
-@op("flow", "topic", 1, 2, "([name] [name {:keys [verify retain]}])", "Declares a topic: the signature scheme that its webhooks carry, how long its events are kept.")
+@op(
+    "flow",
+    "topic",
+    1,
+    2,
+    "([name] [name {:keys [verify retain]}])",
+    "Declares a topic: the signature scheme that its webhooks carry, how long its events are kept.",
+)
 def _topic(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     options = options_of(args[1], ("verify", "retain"), "topic") if len(args) > 1 else EMPTY_MAP
     return m.ask(fiber, "topic", _topic_name(args[0]), [options])
@@ -75,20 +82,34 @@ def _reply(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
 
 def _command(x: Any) -> str:
     if not isinstance(x, (Vector, List)) or not len(x) or not all(isinstance(part, (str, Secret)) for part in x):
-        raise LispError(f'sh needs a vector of strings such as ["ls" "-l"], but found {pr_str(x)}', type="type", hint="for a shell: (sh [\"sh\" \"-c\" \"…\"])")
+        raise LispError(f'sh needs a vector of strings such as ["ls" "-l"], but found {pr_str(x)}', type="type", hint='for a shell: (sh ["sh" "-c" "…"])')
     first = next(iter(x))
     if not isinstance(first, str):
         raise LispError("the program that sh runs cannot be a secret", type="type")
     return first
 
 
-@op("flow", "sh", 1, 2, "([command] [command {:keys [timeout env cwd stdin at-most-once]}])", "Runs a process, recorded, at most once by default: {:exit :out :err}.")
+@op(
+    "flow",
+    "sh",
+    1,
+    2,
+    "([command] [command {:keys [timeout env cwd stdin at-most-once]}])",
+    "Runs a process, recorded, at most once by default: {:exit :out :err}.",
+)
 def _sh(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     options = options_of(args[1], ("timeout", "env", "cwd", "stdin", "at-most-once"), "sh") if len(args) > 1 and args[1] is not None else EMPTY_MAP
     return m.ask(fiber, "sh", _command(args[0]), [args[0]], options=options)
 
 
-@op("sql", "query", 2, 4, "([url query] [url query params] [url query params {:keys [timeout retry]}])", "The rows of a SELECT on another database, recorded: a vector of maps.")
+@op(
+    "sql",
+    "query",
+    2,
+    4,
+    "([url query] [url query params] [url query params {:keys [timeout retry]}])",
+    "The rows of a SELECT on another database, recorded: a vector of maps.",
+)
 def _query(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     url, query = args[0], args[1]
     if not isinstance(url, (str, Secret)) or not isinstance(query, str):
@@ -100,6 +121,8 @@ def _query(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     return m.ask(fiber, "sql/query", query, [url, params], options=options)
 
 
-@primitive("flow", "secret", "([name])", "A secret by its name: filled in only while a request is sent, never logged.", '(secret "API_KEY")')
+@primitive(
+    "flow", "secret", "([name])", "A secret by its name: filled in only while a request is sent, never logged.", '(secret "API_KEY") ;=> #secret[API_KEY]'
+)
 def _secret(name: Any) -> Secret:
     return secret(name)

@@ -7,7 +7,7 @@ from flowmetal.lang.values import Symbol
 _DYNAMIC = "there are no dynamic vars: pass the value as an argument"
 _REFS = "there are no refs or transactions: use an atom, given to a top-level def when flows share it"
 _AGENTS = "there are no agents: use (async …) for a fiber or (start …) for a flow"
-_JAVA = "there is no Java here: look for a function with (apropos \"…\"), or implement one outside with defforeign"
+_JAVA = 'there is no Java here: look for a function with (apropos "…"), or implement one outside with defforeign'
 _LAZY = "sequence functions are eager: use range, iterate, repeat, cycle or repeatedly with take, or a loop"
 _THREADS = "use (async …) and @ : a durable promise takes the place of threads"
 _TYPES = "there are no types to define: use maps, and defmulti for dispatch"
@@ -20,13 +20,37 @@ _ARRAYS = (
 )  # fmt: skip
 
 INSTEAD = {
-    **dict.fromkeys(("binding", "with-redefs", "with-bindings", "bound-fn", "bound-fn*", "binding-conveyor-fn", "set!", "alter-var-root", "var-set", "thread-bound?"), _DYNAMIC),
+    **dict.fromkeys(
+        ("binding", "with-redefs", "with-bindings", "bound-fn", "bound-fn*", "binding-conveyor-fn", "set!", "alter-var-root", "var-set", "thread-bound?"),
+        _DYNAMIC,
+    ),
     **dict.fromkeys(("ref", "sync", "dosync", "alter", "commute", "ref-set", "ensure", "io!"), _REFS),
     **dict.fromkeys(("agent", "send-off", "await-for", "restart-agent", "agent-error", "send-via", "shutdown-agents"), _AGENTS),
-    **dict.fromkeys(("new", ".", "..", "import", "gen-class", "proxy", "bean", "class", "instance?", "monitor-enter", "monitor-exit", "monitor", "definline", "memfn", "cast"), _JAVA),
+    **dict.fromkeys(
+        (
+            "new",
+            ".",
+            "..",
+            "import",
+            "gen-class",
+            "proxy",
+            "bean",
+            "class",
+            "instance?",
+            "monitor-enter",
+            "monitor-exit",
+            "monitor",
+            "definline",
+            "memfn",
+            "cast",
+        ),
+        _JAVA,
+    ),
     **dict.fromkeys(("lazy-seq", "seque", "pvalues", "iteration"), _LAZY),
     **dict.fromkeys(("future", "future-call", "deliver", "pcalls", "locking", "thread", "go", "chan"), _THREADS),
-    **dict.fromkeys(("defrecord", "deftype", "defprotocol", "extend-type", "extend-protocol", "reify", "extend", "satisfies?", "extends?", "definterface"), _TYPES),
+    **dict.fromkeys(
+        ("defrecord", "deftype", "defprotocol", "extend-type", "extend-protocol", "reify", "extend", "satisfies?", "extends?", "definterface"), _TYPES
+    ),
     **dict.fromkeys(("numerator", "denominator", "rationalize", "ratio?"), "there are no ratios: / gives a float, quot rem mod are exact"),
     **dict.fromkeys(("slurp", "spit", "read-line", "load-string", "load-file", "read"), "programs do no I/O of their own: use http/get, sh or sql/query"),
     **dict.fromkeys(("add-watch", "remove-watch", "set-validator!", "get-validator"), _WATCH),
@@ -37,6 +61,8 @@ INSTEAD = {
     **dict.fromkeys(("defstruct", "create-struct", "struct", "struct-map", "accessor"), _TYPES),
     **dict.fromkeys(("tap>", "add-tap", "remove-tap"), "use (log data): it goes into the flow's history"),
     **dict.fromkeys(("reader-conditional", "reader-conditional?", "tagged-literal", "tagged-literal?"), "there is one platform, and unknown tags are errors"),
+    "use-fixtures": "each test has a store and a clock of its own: call a function in the test",
+    **dict.fromkeys(("run-tests", "run-all-tests", "test-vars"), "flowmetal test FILE.flow runs the tests of a file"),
     "promise": "use (callback), (timer d) or (async …): each gives a durable promise",
     "char": "a character is a one-letter string",
 }

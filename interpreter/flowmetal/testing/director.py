@@ -193,11 +193,12 @@ class Director:
     async def _attempts(self, call: Call, policy: RetryPolicy) -> Outcome:
         limit = call.options.get(kw("attempt-timeout"))
         name = call.target if call.op == "foreign" else call.op
+        args = [call.args[0], call.target, *call.args[1:]] if call.op == "sql/query" else list(call.args)
         attempt = call.attempt
         while True:
             try:
                 async with asyncio.timeout(None if limit is None else seconds(limit, ":attempt-timeout", 0.0)):
-                    outcome = await self.answer("foreign", name, Vector.of(list(call.args)))
+                    outcome = await self.answer("foreign", name, Vector.of(args))
             except TimeoutError:
                 outcome = Failed("flow/timeout", f"{name} gave no answer in time")
             if isinstance(outcome, Completed) or attempt >= policy.max_attempts or not _may_retry(policy, outcome):

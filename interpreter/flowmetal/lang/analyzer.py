@@ -15,13 +15,13 @@ from flowmetal.lang import nodes as n
 from flowmetal.lang.definitions import Binding, Definitions
 from flowmetal.lang.destructure import gensyms
 from flowmetal.lang.functions import Arity, Closure, Code, MachineOp, MultiFn, Root
-from flowmetal.lang.persistent import List, Map, Set, Vector
+from flowmetal.lang.persistent import List, Map, Set, Vector, list_of
 from flowmetal.lang.primitives.leaf_calls import is_leaf
 from flowmetal.lang.primitives.registry import Primitive
 from flowmetal.lang.printer import pr_str
 from flowmetal.lang.spans import Span
 from flowmetal.lang.unsupported import replacement
-from flowmetal.lang.values import Keyword, Symbol
+from flowmetal.lang.values import Keyword, Symbol, Var, kw
 
 MAX_CODE_DEPTH = 400
 """How deep code (not data) may nest."""
@@ -106,7 +106,7 @@ class Analyzer:
     def collection(self, kind: str, items: list[Any], form: Any, scope: FnScope, span: Span | None) -> n.Node:
         """A literal: a constant where all of its parts are."""
         parts = [self.analyze(x, scope) for x in items]
-        meta = form.meta
+        meta = _hinted(form.meta)
         if all(isinstance(p, n.Const) for p in parts) and not meta:
             value = leaves.BUILDERS[kind]([p.value for p in parts if isinstance(p, n.Const)])
             return self.const(value, span)
@@ -157,6 +157,9 @@ class Analyzer:
         instead = replacement(form)
         if instead:
             return self.error(f"{form} is not part of Flowmetal", form, "compile/unresolved", instead)
+        if form.ns is not None and self.definitions.resolve_ns(form.ns, self.ns, self.version) not in self.definitions.spaces:
+            missing = f"unknown name {form}: there is no namespace {form.ns} here"
+            return self.error(missing, form, "compile/unresolved", f"(require '[the.namespace :as {form.ns}]) gives one that name")
         near = self.definitions.suggestions(str(form), self.ns, self.version)
         hint = f"the nearest names are {', '.join(near)}" if len(near) > 1 else f"the nearest name is {near[0]}" if near else None
         return self.error(f"unknown name {form}", form, "compile/unresolved", hint)
@@ -170,7 +173,7 @@ class Analyzer:
             return natives.SPECIAL[head.name](self, form, scope, span)
         if isinstance(head, Symbol) and not (head.ns is None and self.local(head.name, scope) is not None):
             if head.ns in (None, "core") and head.name in natives.REWRITES:
-                return self.analyze(_at(natives.REWRITES[head.name](self, form), form), scope)
+                return self.analyze(_at(self.rewrite(head.name, form), form), scope)
             cell = self.definitions.resolve(head.ns, head.name, self.ns, self.version)
             binding = cell.at(self.version) if cell else None
             if binding is not None and binding.macro:
@@ -178,10 +181,21 @@ class Analyzer:
         fn = self.analyze(head, scope)
         return self.call(fn, [self.analyze(a, scope) for a in form.rest()], span)
 
+    def rewrite(self, name: str, form: List) -> Any:
+        """One of the forms that the analyzer itself rewrites."""
+        try:
+            return natives.REWRITES[name](self, form)
+        except SourceError as e:
+            e.span = e.span or form.span or self.span
+            raise
+
     def expand(self, binding: Binding, head: Symbol, form: List) -> Any:
         """One expansion of a macro call. An error inside the macro is shown at the user's call."""
+        args = list(form.rest())
+        if isinstance(binding.value, Closure) and binding.value.code.arity(len(args)) is None:
+            raise self.error(f"{head.name} takes {binding.value.code.arity_text()}, but was given {len(args)}", form, "arity")
         try:
-            return self.run_macro(binding.value, list(form.rest()), self.version)
+            return self.run_macro(binding.value, args, self.version)
         except SourceError:
             raise
         except FlowmetalError as e:
@@ -198,7 +212,7 @@ class Analyzer:
                 fns = [a.leaf for a in args if a.leaf is not None]
                 if len(fns) == len(args):
                     leaf = leaves.call(f, fns, span)
-            elif not isinstance(f, (MachineOp, Closure, MultiFn)):
+            elif not isinstance(f, (MachineOp, Closure, MultiFn, Var)):
                 raise SourceError(f"{pr_str(f)} is not a function", type="type", span=span)
         return n.Call(span, leaf, fn, args)
 
@@ -242,6 +256,12 @@ class Analyzer:
         if s.ns is not None:
             return Symbol(self.definitions.resolve_ns(s.ns, self.ns, self.version), s.name, None, s.span)
         return Symbol(self.ns, s.name, None, s.span)
+
+
+def _hinted(meta: Map | None) -> Map | None:
+    """Metadata in which the symbol of a type hint, `^String`, stands for itself."""
+    tag = meta.get(kw("tag")) if meta is not None else None
+    return meta.assoc(kw("tag"), list_of([Symbol(None, "quote"), tag])) if meta is not None and isinstance(tag, Symbol) else meta
 
 
 def _at(form: Any, origin: Any) -> Any:

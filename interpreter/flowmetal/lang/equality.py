@@ -40,9 +40,7 @@ def stable_hash(x: Any) -> int:
             continue
         stack.pop()
         if id(node) not in done:
-            done[id(node)] = _stable(
-                node, [done[id(p)] if isinstance(p, Structure) else _stable_atom(p) for p in parts]
-            )
+            done[id(node)] = _stable(node, [done[id(p)] if isinstance(p, Structure) else _stable_atom(p) for p in parts])
     return done[id(x)]
 
 

@@ -16,6 +16,7 @@ from flowmetal.lang.spans import Span
 from flowmetal.lang.values import Keyword, Symbol, kw
 
 if TYPE_CHECKING:
+    from flowmetal.lang.definitions import Definitions
     from flowmetal.lang.python_tier import Tier
     from flowmetal.lang.values import ErrorValue
 
@@ -108,7 +109,9 @@ class Code:
         counts = [str(n) for n in sorted(self.arities)]
         if self.variadic:
             counts.append(f"{self.variadic.params} or more")
-        return ", ".join(counts)
+        *before, last = counts
+        text = f"{', '.join(before)} or {last}" if before else last
+        return f"{text} argument{'' if text == '1' else 's'}"
 
 
 def _canonical(instructions: list[tuple[Any, ...]]) -> str:
@@ -160,7 +163,7 @@ def locals_of(f: Closure, arity: Arity, args: list[Any], version: int) -> list[A
 
 def arity_error(f: Closure, count: int) -> LispError:
     """The error of a call with `count` arguments, listing what is accepted."""
-    return LispError(f"{f.code.name or 'this function'} takes {f.code.arity_text()} arguments, but was given {count}", type="arity")
+    return LispError(f"{f.code.name or 'this function'} takes {f.code.arity_text()}, but was given {count}", type="arity")
 
 
 def leaf_function(f: Closure, version: int, often: bool) -> Callable[..., Any]:

@@ -41,7 +41,15 @@ def version_of(m: Machine, fiber: Fiber) -> int:
 # Comparators
 
 
-@op("core", "sorted-map-by", 1, None, "([comparator & keyvals])", "A map whose keys are in the order of a comparator.", "(sorted-map-by > 1 :a 2 :b) ;=> {2 :b, 1 :a}")
+@op(
+    "core",
+    "sorted-map-by",
+    1,
+    None,
+    "([comparator & keyvals])",
+    "A map whose keys are in the order of a comparator.",
+    "(sorted-map-by > 1 :a 2 :b) ;=> {2 :b, 1 :a}",
+)
 def _sorted_map_by(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     return sorted_map_by(_comparing(args[0]), version_of(m, fiber), args[1:])
 
@@ -75,12 +83,28 @@ def _expand_once(m: Machine, fiber: Fiber, form: Any) -> Any:
     return analyzer.expand(binding, head, form) if binding is not None and binding.macro else form
 
 
-@op("core", "macroexpand-1", 1, 1, "([form])", "The form after one expansion, where it is the call of a macro.", "(macroexpand-1 '(when a b)) ;=> (if a (do b) nil)")
+@op(
+    "core",
+    "macroexpand-1",
+    1,
+    1,
+    "([form])",
+    "The form after one expansion, where it is the call of a macro.",
+    "(macroexpand-1 '(when a b)) ;=> (if a (do b) nil)",
+)
 def _macroexpand_1(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     return _expand_once(m, fiber, args[0])
 
 
-@op("core", "macroexpand", 1, 1, "([form])", "The form after as many expansions as it takes until it is no call of a macro.", "(macroexpand '(if-not a b)) ;=> (if a nil b)")
+@op(
+    "core",
+    "macroexpand",
+    1,
+    1,
+    "([form])",
+    "The form after as many expansions as it takes until it is no call of a macro.",
+    "(macroexpand '(if-not a b)) ;=> (if a nil b)",
+)
 def _macroexpand(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     form = args[0]
     for _ in range(1000):
@@ -130,7 +154,9 @@ def _resolve(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     return _resolved(m, fiber, _symbol("resolve", args[-1]), namespace_of(m, fiber))
 
 
-@op("core", "ns-resolve", 2, 3, "([ns symbol] [ns env symbol])", "The var that a symbol means in a namespace, or nil.", "(ns-resolve 'core 'inc) ;=> #'core/inc")
+@op(
+    "core", "ns-resolve", 2, 3, "([ns symbol] [ns env symbol])", "The var that a symbol means in a namespace, or nil.", "(ns-resolve 'core 'inc) ;=> #'core/inc"
+)
 def _ns_resolve(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     return _resolved(m, fiber, _symbol("ns-resolve", args[-1]), _existing(m, fiber, args[0]))
 
@@ -216,12 +242,28 @@ def _ns_aliases(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     return Map.of((Symbol(None, k), Symbol(None, v)) for k, v in _table(m, fiber, args[0], "aliases").items())
 
 
-@op("core", "ns-refers", 1, 1, "([ns])", "The names that a namespace refers to without a prefix: a map from symbols to vars.", "(map? (ns-refers 'core)) ;=> true")
+@op(
+    "core",
+    "ns-refers",
+    1,
+    1,
+    "([ns])",
+    "The names that a namespace refers to without a prefix: a map from symbols to vars.",
+    "(map? (ns-refers 'core)) ;=> true",
+)
 def _ns_refers(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     return Map.of((Symbol(None, k), Var(v, k)) for k, v in _table(m, fiber, args[0], "refers").items())
 
 
-@op("core", "ns-map", 1, 1, "([ns])", "All that can be written without a prefix in a namespace: a map from symbols to vars.", "(get (ns-map 'core) 'inc) ;=> #'core/inc")
+@op(
+    "core",
+    "ns-map",
+    1,
+    1,
+    "([ns])",
+    "All that can be written without a prefix in a namespace: a map from symbols to vars.",
+    "(get (ns-map 'core) 'inc) ;=> #'core/inc",
+)
 def _ns_map(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     ns, version = _existing(m, fiber, args[0]), version_of(m, fiber)
     found = EMPTY_MAP

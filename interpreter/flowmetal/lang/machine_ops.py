@@ -14,6 +14,7 @@ from flowmetal.lang.frames import Fiber
 from flowmetal.lang.functions import OPEN, Atom, Closure, Delay, MachineOp, Promise, leaf_function
 from flowmetal.lang.machine import Machine
 from flowmetal.lang.persistent import List, Vector
+from flowmetal.lang.primitives.checks import wrong
 from flowmetal.lang.primitives.registry import LOOPS, primitive
 from flowmetal.lang.printer import pr_str
 from flowmetal.lang.requests import Mark
@@ -82,6 +83,13 @@ def _atom(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     if len(args) > 1:
         raise LispError("atom takes one value: atoms have no metadata and no validators", type="arity", hint="check the value in the function that swap! calls")
     return Atom(args[0])
+
+
+@primitive("core", "held*", "([who a])", "What an atom holds.")
+def _held(who: Any, a: Any) -> Any:
+    if not isinstance(a, Atom):
+        raise wrong(who, "an atom", a)
+    return a.value
 
 
 @primitive("core", "atom?", "([x])", "Whether x is an atom.", "(atom? (atom 1)) ;=> true")

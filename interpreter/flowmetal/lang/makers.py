@@ -49,7 +49,9 @@ def _destructured_map(x: Any) -> Any:
     return x
 
 
-@primitive("core", "leaf?", "([f n])", "Whether f with n arguments cannot suspend: a library function, keyword, map, set, vector, or a function of such calls only.")
+@primitive(
+    "core", "leaf?", "([f n])", "Whether f with n arguments cannot suspend: a library function, keyword, map, set, vector, or a function of such calls only."
+)
 def _leaf(f: Any, n: Any) -> Any:
     if type(f) is Closure:
         arity = f.code.arity(n)

@@ -70,9 +70,9 @@ _related("descendants", _DESCENDANTS)
 def _made(parents: Map) -> Map:
     """The hierarchy of direct parents: who is above and below whom follows from them."""
     above: dict[Any, dict[Any, None]] = {}
-    for tag in parents.keys():
+    for tag, direct in parents.items():
         found: dict[Any, None] = {}
-        todo = list(parents.get(tag))
+        todo = list(direct)
         while todo:
             parent = todo.pop(0)
             if parent not in found:
@@ -108,7 +108,7 @@ def derive(h: Any, tag: Any, parent: Any, shared: Any) -> Map:
         raise LispError(f"derive: {shown(tag)} cannot be its own parent", type="value")
     parents = h.get(_PARENTS)
     if parent in parents.get(tag, EMPTY_SET):
-        return h
+        return h  # type: ignore[no-any-return]
     if is_a(h, tag, parent):
         raise LispError(f"derive: {shown(tag)} has {shown(parent)} as an ancestor already", type="value")
     if is_a(h, parent, tag):
@@ -196,7 +196,7 @@ def find_method(multi: MultiFn, h: Map, value: Any) -> Any:
     if value in multi.methods:
         return multi.methods.get(value)
     best: list[Any] = []
-    for candidate in multi.methods.keys():
+    for candidate, _ in multi.methods.items():
         if is_a(h, value, candidate):
             if not best or _dominates(multi, h, candidate, best[0]):
                 best = [candidate]
@@ -220,7 +220,9 @@ def need_method(multi: Any, h: Any, value: Any) -> Any:
     found = find_method(_need_multi(multi), h, value)
     if found is None:
         known = " ".join(map(pr_str, list(multi.methods.keys())[:10]))
-        raise LispError(f"no method of {multi.name} for the dispatch value {pr_str(value)}", type="value", hint=f"it has methods for {known}" if known else None)
+        raise LispError(
+            f"no method of {multi.name} for the dispatch value {pr_str(value)}", type="value", hint=f"it has methods for {known}" if known else None
+        )
     return found
 
 

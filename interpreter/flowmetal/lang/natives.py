@@ -116,7 +116,7 @@ def _bindings(an: Analyzer, form: List, what: str) -> tuple[list[tuple[Any, Any]
         raise an.error(f"{what} needs a vector of bindings", form)
     vector = list(items[0])
     if len(vector) % 2:
-        raise an.error(f"{what} needs a value for each name: {pr_str(items[0])} has {len(vector)} forms", items[0])
+        raise an.error(f"{what} needs a value for each name, but {pr_str(vector[-1])} has none", items[0])
     return list(zip(vector[::2], vector[1::2], strict=True)), items[1:]
 
 
@@ -204,7 +204,7 @@ def recur_form(an: Analyzer, form: List, scope: FnScope, span: Span | None) -> n
     slots, label = scope.loop
     args = [an.analyze(a, scope) for a in form.rest()]
     if len(args) != len(slots):
-        raise an.error(f"recur needs {len(slots)} values here, but was given {len(args)}", form, "arity")
+        raise an.error(f"recur needs {len(slots)} {'value' if len(slots) == 1 else 'values'} here, but was given {len(args)}", form, "arity")
     return n.Recur(span, None, slots, args, label)
 
 

@@ -117,9 +117,7 @@ def _print(x: Any, atoms: dict[type, Callable[[Any], str]]) -> str:
     try:
         return "".join(_pieces(x, atoms))
     except RecursionError:
-        raise LispError(
-            "an atom that holds itself, or too many levels of atoms, cannot be printed", type="limit"
-        ) from None
+        raise LispError("an atom that holds itself, or too many levels of atoms, cannot be printed", type="limit") from None
 
 
 def _pieces(root: Any, atoms: dict[type, Callable[[Any], str]]) -> list[str]:

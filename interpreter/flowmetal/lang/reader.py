@@ -268,9 +268,7 @@ class Reader:
         if closer != token:
             at = self._span(level.start, level.end)
             opened = self.source.text[level.start : level.end]
-            raise self._error(
-                f"expected {closer} to close the {opened} of line {at.line}, but found {token}", start, end
-            )
+            raise self._error(f"expected {closer} to close the {opened} of line {at.line}, but found {token}", start, end)
         self._levels.pop()
         form = self._collection(level, end)
         form.span = self._span(level.start, end)
@@ -348,24 +346,16 @@ class Reader:
     def _unfinished(self, level: _Level) -> SourceError:
         opened = self.source.text[level.start : level.end]
         closer = _CLOSERS.get(level.kind, "}" if level.kind.startswith("#:") else "")
-        message = (
-            f"the {opened} that opens here is never closed: {closer} is missing"
-            if closer
-            else f"{opened} needs a form after it"
-        )
+        message = f"the {opened} that opens here is never closed: {closer} is missing" if closer else f"{opened} needs a form after it"
         return self._error(message, level.start, level.end, type="reader/eof")
 
     def _bad(self, token: str, start: int, end: int) -> SourceError:
         if token.endswith('"'):
             what = "regular expression" if token[0] == "#" else "string"
-            return self._error(
-                f'the {what} that opens here is never closed: " is missing', start, end, type="reader/eof"
-            )
+            return self._error(f'the {what} that opens here is never closed: " is missing', start, end, type="reader/eof")
         if token == "\\" or token == "#":
             at_end = end == len(self.source.text)
-            return self._error(
-                f"{token} needs something after it", start, end, type="reader/eof" if at_end else "reader/syntax"
-            )
+            return self._error(f"{token} needs something after it", start, end, type="reader/eof" if at_end else "reader/syntax")
         return self._error(_REFUSED.get(token, f"{token} means nothing here"), start, end)
 
 

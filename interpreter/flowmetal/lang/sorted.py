@@ -41,7 +41,7 @@ class Node:
         self.value = value
         self.left = left
         self.right = right
-        self.size = 1 + (left.size if left else 0) + (right.size if right else 0)
+        self.size: int = 1 + (left.size if left else 0) + (right.size if right else 0)
 
 
 Tree = Node | None
@@ -275,7 +275,7 @@ class SortedSet(Set):
     _parts = __iter__
 
     def _entries(self) -> Iterator[tuple[Any, Any]]:
-        return ((x, None) for x in self._map.keys())
+        return ((x, None) for x in self)
 
     def conj(self, x: Any) -> SortedSet:
         """With `x`; itself when the comparator finds it there."""

@@ -124,11 +124,7 @@ def _equal_structures(a: Structure, b: Structure) -> bool:
         seen.add(pair)
         if a.kind == RECORD and type(a) is not type(b):
             return False
-        alike = (
-            _match_entries(a, b, todo)
-            if a.kind in (MAP, SET)
-            else _match(zip(a._parts(), b._parts(), strict=True), todo)
-        )
+        alike = _match_entries(a, b, todo) if a.kind in (MAP, SET) else _match(zip(a._parts(), b._parts(), strict=True), todo)
         if not alike:
             return False
     return True

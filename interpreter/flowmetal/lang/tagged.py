@@ -67,9 +67,7 @@ def read_tagged(tag: str, form: Any, unknown: Callable[[str, Any], Any] | None =
 
 
 def _error(form: Any) -> ErrorValue:
-    type_, message, data, cause = (
-        (form.get(kw(k)) for k in ("type", "message", "data", "cause")) if isinstance(form, Map) else (None,) * 4
-    )
+    type_, message, data, cause = (form.get(kw(k)) for k in ("type", "message", "data", "cause")) if isinstance(form, Map) else (None,) * 4
     if not isinstance(type_, Keyword) or not isinstance(message, str):
         raise BadToken("#error needs a map with a keyword :type and a string :message")
     if not (data is None or isinstance(data, Map)) or not (cause is None or isinstance(cause, ErrorValue)):

@@ -25,9 +25,7 @@ _UNITS = {
 _PRINTED = ("d", "h", "m", "s", "ms", "us")
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|us|µs|w|d|h|m|s)")
 _DURATION = re.compile(rf"([-+]?)((?:{_PART.pattern})+)")
-_ISO_DURATION = re.compile(
-    r"([-+]?)P(?=.)(?:([0-9]+)W)?(?:([0-9]+)D)?(?:T(?=.)(?:([0-9]+)H)?(?:([0-9]+)M)?(?:([0-9]+(?:\.[0-9]+)?)S)?)?"
-)
+_ISO_DURATION = re.compile(r"([-+]?)P(?=.)(?:([0-9]+)W)?(?:([0-9]+)D)?(?:T(?=.)(?:([0-9]+)H)?(?:([0-9]+)M)?(?:([0-9]+(?:\.[0-9]+)?)S)?)?")
 _INSTANT = re.compile(
     r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2})(?:T([0-9]{2})(?::([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,9}))?)?)?)?)?)?"
     r"(?:Z|([-+])([0-9]{2}):?([0-9]{2}))?"
@@ -58,9 +56,7 @@ class Duration:
             return Duration(_sign(m[1]) * round(total))
         m = _ISO_DURATION.fullmatch(text)
         if m is not None:
-            total = sum(
-                (Fraction(n) * _UNITS[u] for n, u in zip(m.groups()[1:], "wdhms", strict=True) if n), Fraction(0)
-            )
+            total = sum((Fraction(n) * _UNITS[u] for n, u in zip(m.groups()[1:], "wdhms", strict=True) if n), Fraction(0))
             return Duration(_sign(m[1]) * round(total))
         raise LispError(f"{text!r} is not a duration: write 1h30m, 14d, 250ms (units w d h m s ms us)", type="value")
 

@@ -38,9 +38,7 @@ TOKEN: Final = re.compile(
 )
 OPEN, CLOSE, STRING, NUMBER, NAME, PREFIX, REGEX, CHAR, SYMBOLIC, TAG, BAD, END = range(1, 13)
 
-_INTEGER = re.compile(
-    r"([-+]?)(?:(0)|([1-9][0-9]*)|0[xX]([0-9A-Fa-f]+)|0([0-7]+)|([1-9][0-9]?)[rR]([0-9A-Za-z]+))N?", re.ASCII
-)
+_INTEGER = re.compile(r"([-+]?)(?:(0)|([1-9][0-9]*)|0[xX]([0-9A-Fa-f]+)|0([0-7]+)|([1-9][0-9]?)[rR]([0-9A-Za-z]+))N?", re.ASCII)
 _FLOAT = re.compile(r"([-+]?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?)(M)?", re.ASCII)
 _RATIO = re.compile(r"([-+]?[0-9]+)/([0-9]+)", re.ASCII)
 _ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|[0-7]{1,3}|.|\Z)", re.DOTALL)
@@ -62,17 +60,7 @@ def read_number(token: str) -> Any:
     m = _INTEGER.fullmatch(token)
     if m is not None:
         sign, zero, plain, hexadecimal, octal, radix, digits = m.groups()
-        number = (
-            0
-            if zero
-            else int(plain)
-            if plain
-            else int(hexadecimal, 16)
-            if hexadecimal
-            else int(octal, 8)
-            if octal
-            else None
-        )
+        number = 0 if zero else int(plain) if plain else int(hexadecimal, 16) if hexadecimal else int(octal, 8) if octal else None
         if number is None:
             number = _in_radix(digits, int(radix), token)
         return -number if sign == "-" else number

@@ -130,7 +130,7 @@ class Regex:
     def compiled(self) -> Any:
         """The compiled pattern; a pattern that RE2 refuses is a `:value` error."""
         if self._compiled is None:
-            import re2  # type: ignore[import-untyped]
+            import re2
 
             options = re2.Options()
             options.log_errors = False

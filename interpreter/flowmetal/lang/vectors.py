@@ -29,9 +29,7 @@ class Vector(Structure):
     __slots__ = ("_count", "_items", "_start")
     kind = SEQUENTIAL
 
-    def __init__(
-        self, items: tuple[Any, ...] | PVector[Any], meta: Map | None = None, start: int = 0, count: int = -1
-    ) -> None:
+    def __init__(self, items: tuple[Any, ...] | PVector[Any], meta: Map | None = None, start: int = 0, count: int = -1) -> None:
         """`items` is a tuple of up to 32, or a tree, of which the vector is a window."""
         self._items = items
         self._start = start

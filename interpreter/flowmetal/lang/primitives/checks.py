@@ -27,6 +27,8 @@ def shown(x: Any) -> str:
     """`nil`, `the string "a"`, `the keyword :a`, `a vector`: how messages name a value."""
     if x is None:
         return "nil"
+    if type(x) is Secret:
+        return x.to_plain()[:80]
     words = kind_name(x)
     text = pr_str(x) if type(x) in SMALL_KINDS or words in ("a keyword", "a symbol") else ""
     if not text or len(text) > 60:

@@ -14,7 +14,7 @@ from flowmetal.errors import LispError
 from flowmetal.lang.equality import equal, hash_of, stable_hash
 from flowmetal.lang.lists import EMPTY_LIST, Cons, List
 from flowmetal.lang.maps import EMPTY_MAP, EMPTY_SET, Map, Set
-from flowmetal.lang.primitives.checks import LIMIT, integer, integer_of, number, shown, too_large, wrong
+from flowmetal.lang.primitives.checks import LIMIT, integer, integer_of, shown, too_large, wrong
 from flowmetal.lang.primitives.numbers import BINARY
 from flowmetal.lang.primitives.reducibles import Reducible
 from flowmetal.lang.primitives.registry import primitive
@@ -69,7 +69,7 @@ def set_(coll: Any) -> Set:
     """`set`."""
     if not isinstance(coll, Set):
         return Set.of(items_of("set", coll))
-    return coll if coll.meta is None else coll.with_meta(None)  # type: ignore[no-any-return]
+    return coll if coll.meta is None else coll.with_meta(None)
 
 
 # Looking up
@@ -142,7 +142,7 @@ def nth(coll: Any, i: Any, default: Any = _ABSENT) -> Any:
     if isinstance(coll, (Vector, List)):
         return coll.nth(i) if default is _ABSENT or 0 <= i < len(coll) else default
     if isinstance(coll, (Map, Set)):
-        raise LispError(f"nth needs a sequence with an order, but was given {shown(coll)}", type="type")
+        raise wrong("nth", "a sequence with an order", coll)
     if hasattr(coll, "held"):
         return nth(coll.held(), i, default)
     items: Any = coll.prefix(i + 1) if isinstance(coll, Reducible) and i >= 0 else items_of("nth", coll)
@@ -166,7 +166,9 @@ def contains(coll: Any, key: Any) -> bool:
         return type(key) is int and 0 <= key < len(coll)
     if getattr(coll, "lookup", None) is not None:
         return coll.lookup(key, _ABSENT) is not _ABSENT
-    raise LispError(f"contains? looks for keys: it needs a map, set or vector, but was given {shown(coll)}", type="type", hint="(some #{x} coll) looks for an element")
+    raise LispError(
+        f"contains? looks for keys: it needs a map, set or vector, but was given {shown(coll)}", type="type", hint="(some #{x} coll) looks for an element"
+    )
 
 
 @primitive("core", "find", "([coll key])", "The entry at a key, as [key value]; nil when there is none.", "(find {:a 1} :a) ;=> [:a 1]")
@@ -196,7 +198,7 @@ def _map(who: str, coll: Any) -> Map:
         return EMPTY_MAP
     if isinstance(coll, Map):
         return coll
-    return Map.of(tuple(_entry(who, x)) for x in items_of(who, coll))  # type: ignore[misc]
+    return Map.of(tuple(_entry(who, x)) for x in items_of(who, coll))
 
 
 def _entry(who: str, x: Any) -> Any:

@@ -58,9 +58,15 @@ def write_json(x: Any, options: Any = None) -> str:
 
 
 for _name in ("read-str", "parse"):
-    primitive("json", _name, "([s] [s {:keywords false}])", "The value of JSON text; keys become keywords.", f"(json/{_name} \"{{\\\"a\\\":[1,null]}}\") ;=> {{:a [1 nil]}}")(read_json)
+    primitive(
+        "json",
+        _name,
+        "([s] [s {:keywords false}])",
+        "The value of JSON text; keys become keywords.",
+        f'(json/{_name} "{{\\"a\\":[1,null]}}") ;=> {{:a [1 nil]}}',
+    )(read_json)
 for _name in ("write-str", "write"):
-    primitive("json", _name, "([x] [x {:pretty true}])", "A value as JSON text.", f"(json/{_name} {{:a [1 nil]}}) ;=> \"{{\\\"a\\\":[1,null]}}\"")(write_json)
+    primitive("json", _name, "([x] [x {:pretty true}])", "A value as JSON text.", f'(json/{_name} {{:a [1 nil]}}) ;=> "{{\\"a\\":[1,null]}}"')(write_json)
 
 
 def _read(who: str, s: Any, **options: Any) -> list[Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from flowmetal.errors import LispError
 from flowmetal.lang.persistent import Map, Set, Vector
-from flowmetal.lang.primitives.registry import Primitive
+from flowmetal.lang.primitives.registry import Primitive, plural
 from flowmetal.lang.sorted import SortedMap, SortedSet
 from flowmetal.lang.values import Keyword, Symbol
 
@@ -92,7 +92,7 @@ def called_with(kind: type) -> Callable[[Any], Any]:
 def _check(f: Any, args: tuple[Any, ...] | list[Any], low: int, high: int) -> None:
     if not low <= len(args) <= high:
         wants = str(low) if low == high else f"{low} or {high}"
-        raise LispError(f"a {type(f).__name__.lower()} as a function takes {wants} arguments, but was given {len(args)}", type="arity")
+        raise LispError(f"a {type(f).__name__.lower()} as a function takes {plural(wants)}, but was given {len(args)}", type="arity")
 
 
 _INVOKE: dict[type, Callable[[Any, tuple[Any, ...] | list[Any]], Any]] = {

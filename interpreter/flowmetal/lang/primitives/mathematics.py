@@ -76,9 +76,7 @@ _one("next-down", lambda x: math.nextafter(x, -math.inf), "The next smaller floa
 
 
 def _two(name: str, f: Callable[[float, float], float], doc: str, example: str) -> None:
-    primitive("math", name, "([x y])", doc, example)(
-        lambda x, y: _quiet(f, as_float(number(f"math/{name}", x)), as_float(number(f"math/{name}", y)))
-    )
+    primitive("math", name, "([x y])", doc, example)(lambda x, y: _quiet(f, as_float(number(f"math/{name}", x)), as_float(number(f"math/{name}", y))))
 
 
 def _pow(x: float, y: float) -> float:
@@ -128,7 +126,7 @@ def round_(x: Any) -> int:
         raise LispError("math/round: an infinite number has no nearest integer", type="arithmetic")
     down = math.floor(x)
     half = Decimal(x) - down
-    return down + 1 if half >= Decimal("0.5") else down
+    return down + 1 if half >= Decimal("0.5") else down  # type: ignore[no-any-return]
 
 
 def _division(name: str, f: Callable[[int, int], int], doc: str, example: str) -> None:

@@ -36,7 +36,7 @@ def keyword(*args: Any) -> Any:
     return kw(x) if type(x) is str else None
 
 
-@primitive("core", "symbol", "([name] [ns name])", "A symbol of a string, symbol, keyword or var.", "(symbol \"a\") ;=> a")
+@primitive("core", "symbol", "([name] [ns name])", "A symbol of a string, symbol, keyword or var.", '(symbol "a") ;=> a')
 def symbol(*args: Any) -> Any:
     """`symbol`."""
     if len(args) == 2:
@@ -61,7 +61,7 @@ def find_keyword(*args: Any) -> Any:
     return keyword(*args)
 
 
-@primitive("core", "name", "([x])", "The name of a keyword or symbol, without its namespace; a string is itself.", "(name :a/b) ;=> \"b\"")
+@primitive("core", "name", "([x])", "The name of a keyword or symbol, without its namespace; a string is itself.", '(name :a/b) ;=> "b"')
 def name(x: Any) -> str:
     """`name`."""
     if type(x) in (Keyword, Symbol, Var):
@@ -71,7 +71,7 @@ def name(x: Any) -> str:
     raise wrong("name", "a keyword, symbol or string", x)
 
 
-@primitive("core", "namespace", "([x])", "The namespace of a keyword or symbol, or nil.", "(namespace :a/b) ;=> \"a\"")
+@primitive("core", "namespace", "([x])", "The namespace of a keyword or symbol, or nil.", '(namespace :a/b) ;=> "a"')
 def namespace(x: Any) -> str | None:
     """`namespace`."""
     if type(x) in (Keyword, Symbol, Var):
@@ -108,7 +108,13 @@ def with_meta(x: Any, data: Any) -> Any:
 # Errors as data
 
 
-@primitive("core", "ex-info", "([message data] [message data cause])", "An error to throw; its type is data's :type, or :user.", '(ex-message (ex-info "no" {})) ;=> "no"')
+@primitive(
+    "core",
+    "ex-info",
+    "([message data] [message data cause])",
+    "An error to throw; its type is data's :type, or :user.",
+    '(ex-message (ex-info "no" {})) ;=> "no"',
+)
 def ex_info(message: Any, data: Any, cause: Any = None) -> ErrorValue:
     """`ex-info`."""
     if data is not None and not isinstance(data, Map):
@@ -177,4 +183,4 @@ def uuid_of(s: Any) -> uuid.UUID:
     found = s if type(s) is uuid.UUID else parse_uuid(s)
     if found is None:
         raise bad(f"uuid: {shown(s)} is not a UUID")
-    return found  # type: ignore[no-any-return]
+    return found

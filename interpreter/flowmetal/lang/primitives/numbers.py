@@ -467,7 +467,7 @@ def shift_right(x: Any, n: Any) -> int:
 def unsigned_shift_right(x: Any, n: Any) -> int:
     """`unsigned-bit-shift-right`."""
     integer("unsigned-bit-shift-right", x)
-    return (x % (1 << 64) if x < 0 else x) >> _bit_index("unsigned-bit-shift-right", n)
+    return (x % (1 << 64) if x < 0 else x) >> _bit_index("unsigned-bit-shift-right", n)  # type: ignore[no-any-return]
 
 
 @primitive("core", "bit-test", "([x n])", "Whether bit n is set.", "(bit-test 5 2) ;=> true")

@@ -77,7 +77,12 @@ _is("indexed?", lambda x: isinstance(x, Vector), "a vector", "(indexed? [1]) ;=>
 _is("reversible?", lambda x: isinstance(x, (Vector, SortedMap, SortedSet)), "a vector or a sorted collection", "(reversible? [1]) ;=> true")
 _is("sorted?", lambda x: isinstance(x, (SortedMap, SortedSet)), "a sorted map or set", "(sorted? {}) ;=> false")
 _is("record?", lambda x: False, "a record; there are none", "(record? {}) ;=> false")
-_is("seqable?", lambda x: x is None or isinstance(x, (Vector, List, Map, Set, Reducible, str, bytes)), "something to make a sequence of", "(seqable? nil) ;=> true")
+_is(
+    "seqable?",
+    lambda x: x is None or isinstance(x, (Vector, List, Map, Set, Reducible, str, bytes)),
+    "something to make a sequence of",
+    "(seqable? nil) ;=> true",
+)
 _kind("inst?", (Instant,), "an instant", '(inst? #inst "2026-01-01") ;=> true')
 _kind("uuid?", (UUID,), "a UUID", '(uuid? "a") ;=> false')
 _kind("duration?", (Duration,), "a duration", '(duration? #dur "1s") ;=> true')
@@ -92,7 +97,9 @@ _is("infinite?", lambda x: type(number("infinite?", x)) is float and math.isinf(
 # Equality and order
 
 
-@primitive("core", "=", "([x] [x & more])", "Whether all are equal: 1, 1.0 and true are not; vectors and lists of equal elements are.", "(= [1 2] '(1 2)) ;=> true")
+@primitive(
+    "core", "=", "([x] [x & more])", "Whether all are equal: 1, 1.0 and true are not; vectors and lists of equal elements are.", "(= [1 2] '(1 2)) ;=> true"
+)
 def is_equal(x: Any, *more: Any) -> bool:
     """`=`."""
     for y in more:
@@ -113,7 +120,7 @@ def is_identical(x: Any, y: Any) -> bool:
     """`identical?`."""
     if x is y:
         return True
-    return type(x) is type(y) and type(x) in (int, str, bool, float) and x == y  # type: ignore[no-any-return]
+    return type(x) is type(y) and type(x) in (int, str, bool, float) and x == y
 
 
 @primitive("core", "distinct?", "([x] [x & more])", "Whether no two are equal.", "(distinct? 1 2 1) ;=> false")
@@ -132,7 +139,7 @@ def outcome(result: Any) -> int:
     """What a comparator said, as a number: a boolean true means before."""
     if type(result) is bool or result is None:
         return -1 if result else 0
-    return (result > 0) - (result < 0)
+    return (result > 0) - (result < 0)  # type: ignore[no-any-return]
 
 
 def comparator_of(f: Any) -> Callable[[Any, Any], int]:
@@ -193,10 +200,10 @@ def min_by(keys: Any, items: Any, greatest: Any) -> Any:
     pairs = [(number("max-key" if greatest else "min-key", k), x) for k, x in zip(keys, items, strict=True)]
     best = pairs[0]
     for i, (k, x) in enumerate(pairs[1:]):
-        if i == 0:  # as Clojure does it, which shows with NaN
-            kept = best[0] > k if greatest else best[0] < k
-        else:
-            kept = not (k >= best[0] if greatest else k <= best[0])
+        # The first two are compared as Clojure compares them, which shows with NaN.
+        later = k >= best[0] if greatest else k <= best[0]
+        first = best[0] > k if greatest else best[0] < k
+        kept = first if i == 0 else not later
         best = best if kept else (k, x)
     return best[1]
 

@@ -133,7 +133,13 @@ def endless(who: str, x: Reducible) -> LispError:
     return LispError(f"{who} needs an end, but {x.kind} has none: take what you need first", type="value", hint="(take n coll)")
 
 
-@primitive("core", "reduced", "([x])", "Wraps x: a reduction whose function gives it ends with x.", "(reduce (fn [a x] (if (> x 2) (reduced a) (+ a x))) 0 (range)) ;=> 3")
+@primitive(
+    "core",
+    "reduced",
+    "([x])",
+    "Wraps x: a reduction whose function gives it ends with x.",
+    "(reduce (fn [a x] (if (> x 2) (reduced a) (+ a x))) 0 (range)) ;=> 3",
+)
 def reduced(x: Any) -> Reduced:
     """`reduced`."""
     return Reduced(x)
@@ -229,7 +235,13 @@ def cycle(coll: Any) -> Any:
     return Reducible("cycle", Vector.of(items), 0) if items else EMPTY_LIST
 
 
-@primitive("core", "range", "([] [end] [start end] [start end step])", "Numbers from start (0) up to, not including, end; without end, no end.", "(range 1 7 2) ;=> (1 3 5)")
+@primitive(
+    "core",
+    "range",
+    "([] [end] [start end] [start end step])",
+    "Numbers from start (0) up to, not including, end; without end, no end.",
+    "(range 1 7 2) ;=> (1 3 5)",
+)
 def number_range(*args: Any) -> Any:
     """`range`."""
     if not args:

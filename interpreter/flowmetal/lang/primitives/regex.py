@@ -45,7 +45,9 @@ def re_pattern(s: Any) -> Regex:
     return made
 
 
-@primitive("core", "re-find", "([re s])", "The first match in a string, or nil; a vector when there are groups.", '(re-find #"(\\d)(\\d)" "a42") ;=> ["42" "4" "2"]')
+@primitive(
+    "core", "re-find", "([re s])", "The first match in a string, or nil; a vector when there are groups.", '(re-find #"(\\d)(\\d)" "a42") ;=> ["42" "4" "2"]'
+)
 def re_find(pattern: Any, s: Any) -> Any:
     """`re-find`."""
     m = _regex("re-find", pattern).search(text("re-find", s))
@@ -74,7 +76,13 @@ def re_groups(pattern: Any, s: Any) -> Vector:
 # The namespace str, as far as it takes regexes
 
 
-@primitive("str", "split", "([s re] [s re limit])", "The parts between matches; empty ones at the end are dropped unless limit is negative.", '(str/split "a,b,,c,," #",") ;=> ["a" "b" "" "c"]')
+@primitive(
+    "str",
+    "split",
+    "([s re] [s re limit])",
+    "The parts between matches; empty ones at the end are dropped unless limit is negative.",
+    '(str/split "a,b,,c,," #",") ;=> ["a" "b" "" "c"]',
+)
 def split(s: Any, pattern: Any, limit: Any = 0) -> Vector:
     """`str/split`."""
     s = as_text("str/split", s)
@@ -151,7 +159,9 @@ def _replace(name: str, once: bool) -> Callable[[Any, Any, Any], str]:
 
 
 replace = leaf_loop("replace*", "([s match replacement])", "str/replace with a string, map or leaf.", ns="str", at=2)(_replace("replace", False))
-replace_first = leaf_loop("replace-first*", "([s match replacement])", "str/replace-first with a string, map or leaf.", ns="str", at=2)(_replace("replace-first", True))
+replace_first = leaf_loop("replace-first*", "([s match replacement])", "str/replace-first with a string, map or leaf.", ns="str", at=2)(
+    _replace("replace-first", True)
+)
 
 
 @primitive("str", "splice*", "([s matches replacements])", "The string with matches (of re-groups*) replaced.")
@@ -165,7 +175,9 @@ def splice(s: Any, matches: Any, replacements: Any) -> str:
     return "".join([*out, s[at:]])
 
 
-@primitive("str", "re-quote-replacement", "([s])", "A replacement that is put in as it is, without $ and backslash.", '(str/re-quote-replacement "$1") ;=> "\\\\$1"')
+@primitive(
+    "str", "re-quote-replacement", "([s])", "A replacement that is put in as it is, without $ and backslash.", '(str/re-quote-replacement "$1") ;=> "\\\\$1"'
+)
 def quote_replacement(s: Any) -> str:
     """`str/re-quote-replacement`."""
     return text("str/re-quote-replacement", s).replace("\\", "\\\\").replace("$", "\\$")

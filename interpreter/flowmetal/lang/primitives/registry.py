@@ -39,7 +39,12 @@ class Primitive:
     def arity_error(self, count: int) -> LispError:
         """The error of a call with `count` arguments, listing what is accepted."""
         wants = f"{self.low} or more" if self.high is None else f"{self.low}" if self.low == self.high else f"{self.low} to {self.high}"
-        return LispError(f"{self.name} takes {wants} arguments, but was given {count}: {self.arglists}", type="arity")
+        return LispError(f"{self.name} takes {plural(wants)}, but was given {count}: {self.arglists}", type="arity")
+
+
+def plural(count: str) -> str:
+    """`1 argument`, `2 arguments`, `1 or 2 arguments`."""
+    return f"{count} argument{'' if count == '1' else 's'}"
 
 
 TABLE: dict[tuple[str, str], Primitive] = {}

@@ -16,7 +16,7 @@ from flowmetal.lang.equality import truthy
 from flowmetal.lang.lists import EMPTY_LIST, Chain, Cons, Link, List, Seq
 from flowmetal.lang.maps import Map, Set
 from flowmetal.lang.persistent import list_of, seq_of
-from flowmetal.lang.primitives.checks import count_of, integer, shown, wrong
+from flowmetal.lang.primitives.checks import count_of, integer, wrong
 from flowmetal.lang.primitives.leaf_calls import leaf_callable
 from flowmetal.lang.primitives.numbers import BINARY
 from flowmetal.lang.primitives.reducibles import PLAIN, Reduced, Reducible, endless, prefix_of
@@ -39,7 +39,7 @@ def items_of(who: str, coll: Any) -> Sequence[Any]:
         return tuple(coll)
     if type(coll) is Reducible:
         raise endless(who, coll)
-    raise LispError(f"{who} needs a sequence, but was given {shown(coll)}", type="type")
+    raise wrong(who, "a sequence", coll)
 
 
 def iterate_over(who: str, coll: Any) -> Iterable[Any]:
@@ -342,7 +342,7 @@ def zip_(colls: Any) -> Any:
 @primitive("core", "zipmap", "([keys vals])", "A map of keys to values, side by side.", "(zipmap [:a :b] [1 2]) ;=> {:a 1, :b 2}")
 def zipmap(keys: Any, vals: Any) -> Map:
     """`zipmap`."""
-    return Map.of(rows_of("zipmap", (keys, vals)))  # type: ignore[arg-type]
+    return Map.of(rows_of("zipmap", (keys, vals)))
 
 
 @primitive("core", "distinct*", "([coll])", "The elements without repetitions.")
@@ -366,7 +366,7 @@ def frequencies(coll: Any) -> Map:
     counts: dict[Any, list[Any]] = {}
     for x in iterate_over("frequencies", coll):
         counts.setdefault(key_of(x), [x, 0])[1] += 1
-    return Map.of(map(tuple, counts.values()))  # type: ignore[arg-type]
+    return Map.of(map(tuple, counts.values()))
 
 
 @primitive("core", "flatten", "([coll])", "The elements of nested sequences, as one; () for what is none.", "(flatten [1 [2 [3]]]) ;=> (1 2 3)")

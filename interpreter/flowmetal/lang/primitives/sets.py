@@ -75,7 +75,7 @@ def is_subset(a: Any, b: Any) -> bool:
 @primitive("set", "superset?", "([a b])", "Whether every member of b is one of a.", "(set/superset? #{1 2} #{1}) ;=> true")
 def is_superset(a: Any, b: Any) -> bool:
     """`set/superset?`."""
-    return is_subset(b, a)
+    return is_subset(b, a)  # type: ignore[no-any-return]
 
 
 def rename(m: Any, names: Any) -> Any:
@@ -85,7 +85,7 @@ def rename(m: Any, names: Any) -> Any:
     if not isinstance(m, Map) or not isinstance(names, Map):
         raise wrong("set/rename-keys", "two maps", m if not isinstance(m, Map) else names)
     result = m
-    for old in names.keys():
+    for old, _ in names.items():
         result = result.dissoc(old)
     for old, new in names.items():
         if old in m:
@@ -117,7 +117,13 @@ def map_invert(m: Any) -> Map:
     return Map.of((v, k) for k, v in (items_of("set/map-invert", m) if m is not None else ()))
 
 
-@primitive("set", "index", "([rel keys])", "A map from the values of keys to the sets of maps that have them.", "(set/index #{{:a 1 :b 2}} [:a]) ;=> {{:a 1} #{{:a 1, :b 2}}}")
+@primitive(
+    "set",
+    "index",
+    "([rel keys])",
+    "A map from the values of keys to the sets of maps that have them.",
+    "(set/index #{{:a 1 :b 2}} [:a]) ;=> {{:a 1} #{{:a 1, :b 2}}}",
+)
 def index(rel: Any, keys: Any) -> Map:
     """`set/index`."""
     groups: dict[Any, list[Any]] = {}
@@ -126,16 +132,19 @@ def index(rel: Any, keys: Any) -> Map:
     return Map.of((k, Set.of(ms)) for k, ms in groups.items())
 
 
-@primitive("set", "join", "([a b] [a b keys])", "Maps of two sets put together where their common (or the given) keys agree.", "(set/join #{{:a 1 :b 2}} #{{:a 1 :c 3}}) ;=> #{{:a 1, :b 2, :c 3}}")
+@primitive(
+    "set",
+    "join",
+    "([a b] [a b keys])",
+    "Maps of two sets put together where their common (or the given) keys agree.",
+    "(set/join #{{:a 1 :b 2}} #{{:a 1 :c 3}}) ;=> #{{:a 1, :b 2, :c 3}}",
+)
 def join(a: Any, b: Any, keys: Any = None) -> Set:
     """`set/join`."""
     left, right = items_of("set/join", a), items_of("set/join", b)
     if not left or not right:
         return EMPTY_SET
-    if keys is None:
-        pairs = [(k, k) for k in left[0].keys() if k in right[0]]
-    else:
-        pairs = list(keys.items())
+    pairs = [(k, k) for k, _ in left[0].items() if k in right[0]] if keys is None else list(keys.items())
     found: dict[Any, list[Any]] = {}
     for m in right:
         found.setdefault(Vector.of(m.get(k) for _, k in pairs), []).append(m)

@@ -97,7 +97,13 @@ def _between(who: str, coll: Any, bounds: tuple[Any, ...]) -> list[Any]:
 _ARGLISTS = "([coll test key] [coll start-test start-key end-test end-key])"
 
 
-@primitive("core", "subseq", _ARGLISTS, "The part of a sorted collection whose keys pass the tests > >= < <=; nil when it is empty.", "(subseq (sorted-set 1 2 3) > 1) ;=> (2 3)")
+@primitive(
+    "core",
+    "subseq",
+    _ARGLISTS,
+    "The part of a sorted collection whose keys pass the tests > >= < <=; nil when it is empty.",
+    "(subseq (sorted-set 1 2 3) > 1) ;=> (2 3)",
+)
 def subseq(coll: Any, test: Any, key: Any, end_test: Any = None, end_key: Any = None) -> Any:
     """`subseq`."""
     bounds = (test, key) if end_test is None else (test, key, end_test, end_key)

@@ -43,7 +43,7 @@ def pr_str_(*xs: Any) -> str:
 @primitive("core", "prn-str", "([& xs])", "pr-str and a newline.", '(prn-str 1) ;=> "1\\n"')
 def prn_str(*xs: Any) -> str:
     """`prn-str`."""
-    return pr_str_(*xs) + "\n"
+    return pr_str_(*xs) + "\n"  # type: ignore[no-any-return]
 
 
 @primitive("core", "print-str", "([& xs])", "What print prints.", '(print-str "a" ["b"]) ;=> "a [b]"')
@@ -55,10 +55,16 @@ def print_str_(*xs: Any) -> str:
 @primitive("core", "println-str", "([& xs])", "What println prints.", '(println-str "a") ;=> "a\\n"')
 def println_str(*xs: Any) -> str:
     """`println-str`."""
-    return print_str_(*xs) + "\n"
+    return print_str_(*xs) + "\n"  # type: ignore[no-any-return]
 
 
-@primitive("core", "format", "([pattern & args])", "Text with arguments put in, as Java's format: %s %d %x %.2f %5d %-5s %,d %e %b %c %%.", '(format "%s is %.2f" "pi" 3.14159) ;=> "pi is 3.14"')
+@primitive(
+    "core",
+    "format",
+    "([pattern & args])",
+    "Text with arguments put in, as Java's format: %s %d %x %.2f %5d %-5s %,d %e %b %c %%.",
+    '(format "%s is %.2f" "pi" 3.14159) ;=> "pi is 3.14"',
+)
 def format_(pattern: Any, *args: Any) -> str:
     """`format`."""
     return format_text(text("format", pattern), args)
@@ -223,7 +229,9 @@ def repeat(s: Any, n: Any) -> str:
     return str(s * n)
 
 
-@primitive("str", "escape", "([s cmap])", "With letters replaced by what a map (or another leaf) gives for them.", '(str/escape "a<b" {"<" "&lt;"}) ;=> "a&lt;b"')
+@primitive(
+    "str", "escape", "([s cmap])", "With letters replaced by what a map (or another leaf) gives for them.", '(str/escape "a<b" {"<" "&lt;"}) ;=> "a&lt;b"'
+)
 def escape(s: Any, cmap: Any) -> str:
     """`str/escape`."""
     from flowmetal.lang.primitives.leaf_calls import leaf_callable
@@ -276,7 +284,7 @@ def from_bytes(b: Any) -> str:
         raise bad(f"bytes->string: not UTF-8: {e.reason} at byte {e.start}") from None
 
 
-@primitive("core", "char", "([x])", "The one-letter string of a code point.", "(char 97) ;=> \"a\"")
+@primitive("core", "char", "([x])", "The one-letter string of a code point.", '(char 97) ;=> "a"')
 def char(x: Any) -> str:
     """`char`."""
     if type(x) is str and len(x) == 1:

@@ -43,7 +43,13 @@ def plus(t: Any, *durations: Any) -> Any:
     return type(t)(t.micros + sum(_duration("time/plus", d).micros for d in durations))
 
 
-@primitive("time", "minus", "([t & durations])", "An instant or duration less durations; the duration between two instants.", '(time/minus #dur "1h" #dur "30m") ;=> #dur "30m"')
+@primitive(
+    "time",
+    "minus",
+    "([t & durations])",
+    "An instant or duration less durations; the duration between two instants.",
+    '(time/minus #dur "1h" #dur "30m") ;=> #dur "30m"',
+)
 def minus(t: Any, *durations: Any) -> Any:
     """`time/minus`."""
     if type(t) is Instant and len(durations) == 1 and type(durations[0]) is Instant:
@@ -73,15 +79,23 @@ def seconds(d: Any) -> int | float:
     return _duration("time/seconds", d).seconds
 
 
-@primitive("time", "millis", "([duration-or-instant])", "A duration's length, or an instant's distance from 1970, in milliseconds.", '(time/millis #dur "2s") ;=> 2000')
+@primitive(
+    "time", "millis", "([duration-or-instant])", "A duration's length, or an instant's distance from 1970, in milliseconds.", '(time/millis #dur "2s") ;=> 2000'
+)
 def millis(x: Any) -> int | float:
     """`time/millis`."""
     if type(x) not in (Instant, Duration):
         raise wrong("time/millis", "a duration or an instant", x)
-    return x.micros // 1000 if x.micros % 1000 == 0 else x.micros / 1000
+    return x.micros // 1000 if x.micros % 1000 == 0 else x.micros / 1000  # type: ignore[no-any-return]
 
 
-@primitive("time", "duration", "([text] [n unit])", "A duration of its text, or of a number of :weeks :days :hours :minutes :seconds :millis :micros.", "(time/duration 90 :minutes) ;=> #dur \"1h30m\"")
+@primitive(
+    "time",
+    "duration",
+    "([text] [n unit])",
+    "A duration of its text, or of a number of :weeks :days :hours :minutes :seconds :millis :micros.",
+    '(time/duration 90 :minutes) ;=> #dur "1h30m"',
+)
 def duration(n: Any, unit: Any = None) -> Duration:
     """`time/duration`."""
     if unit is None:
@@ -92,7 +106,9 @@ def duration(n: Any, unit: Any = None) -> Duration:
     return Duration(round(number("time/duration", n) * size))
 
 
-@primitive("time", "instant", "([millis])", "The instant a number of milliseconds after 1970 in UTC.", '(time/instant 0) ;=> #inst "1970-01-01T00:00:00.000-00:00"')
+@primitive(
+    "time", "instant", "([millis])", "The instant a number of milliseconds after 1970 in UTC.", '(time/instant 0) ;=> #inst "1970-01-01T00:00:00.000-00:00"'
+)
 def instant(ms: Any) -> Instant:
     """`time/instant`."""
     if type(ms) not in NUMBERS:
@@ -147,7 +163,13 @@ def _literal(quoted: str) -> str:
     return quoted.replace("''", "'") or "'"
 
 
-@primitive("time", "format", "([t] [t pattern] [t pattern zone])", "An instant as text: ISO 8601, or by a pattern such as yyyy-MM-dd HH:mm, in a zone (UTC).", '(time/format #inst "2026-01-31T09:30:00Z" "yyyy-MM-dd HH:mm" "Europe/Berlin") ;=> "2026-01-31 10:30"')
+@primitive(
+    "time",
+    "format",
+    "([t] [t pattern] [t pattern zone])",
+    "An instant as text: ISO 8601, or by a pattern such as yyyy-MM-dd HH:mm, in a zone (UTC).",
+    '(time/format #inst "2026-01-31T09:30:00Z" "yyyy-MM-dd HH:mm" "Europe/Berlin") ;=> "2026-01-31 10:30"',
+)
 def format_(t: Any, pattern: Any = None, zone: Any = "UTC") -> str:
     """`time/format`."""
     if pattern is None:
@@ -163,7 +185,13 @@ _READ: Final = {
 }  # fmt: skip
 
 
-@primitive("time", "parse", "([s] [s pattern] [s pattern zone])", "The instant that text writes: ISO 8601, or by a pattern, in a zone (UTC).", '(time/parse "2026-01-31" "yyyy-MM-dd") ;=> #inst "2026-01-31T00:00:00.000-00:00"')
+@primitive(
+    "time",
+    "parse",
+    "([s] [s pattern] [s pattern zone])",
+    "The instant that text writes: ISO 8601, or by a pattern, in a zone (UTC).",
+    '(time/parse "2026-01-31" "yyyy-MM-dd") ;=> #inst "2026-01-31T00:00:00.000-00:00"',
+)
 def parse(s: Any, pattern: Any = None, zone: Any = "UTC") -> Instant:
     """`time/parse`."""
     if pattern is None:

@@ -61,7 +61,13 @@ def _need(who: str, t: Any, kinds: tuple[type, ...] = (Vector, Map, Set), what: 
     return t.value
 
 
-@primitive("core", "transient", "([coll])", "A collection that is changed in place, by conj! and the like, until persistent! gives it.", "(persistent! (conj! (transient [1]) 2)) ;=> [1 2]")
+@primitive(
+    "core",
+    "transient",
+    "([coll])",
+    "A collection that is changed in place, by conj! and the like, until persistent! gives it.",
+    "(persistent! (conj! (transient [1]) 2)) ;=> [1 2]",
+)
 def transient(coll: Any) -> Transient:
     """`transient`."""
     if type(coll) not in (Vector, Map, Set):
@@ -69,7 +75,9 @@ def transient(coll: Any) -> Transient:
     return Transient(coll if coll.meta is None else coll.with_meta(None))
 
 
-@primitive("core", "persistent!", "([transient])", "The collection that a transient was made into; the transient is dead.", "(persistent! (transient [1])) ;=> [1]")
+@primitive(
+    "core", "persistent!", "([transient])", "The collection that a transient was made into; the transient is dead.", "(persistent! (transient [1])) ;=> [1]"
+)
 def persistent(t: Any) -> Any:
     """`persistent!`."""
     value = _need("persistent!", t)
@@ -97,7 +105,13 @@ def conj_(*args: Any) -> Any:
     return t
 
 
-@primitive("core", "assoc!", "([transient key val & keyvals])", "Puts values at keys of a transient; gives it.", "(persistent! (assoc! (transient {}) :a 1)) ;=> {:a 1}")
+@primitive(
+    "core",
+    "assoc!",
+    "([transient key val & keyvals])",
+    "Puts values at keys of a transient; gives it.",
+    "(persistent! (assoc! (transient {}) :a 1)) ;=> {:a 1}",
+)
 def assoc_(t: Any, k: Any, v: Any, *keyvals: Any) -> Any:
     """`assoc!`."""
     held = assoc3(_need("assoc!", t, (Vector, Map), "a transient map or vector"), k, v)
@@ -109,7 +123,9 @@ def assoc_(t: Any, k: Any, v: Any, *keyvals: Any) -> Any:
     return t
 
 
-@primitive("core", "dissoc!", "([transient key & keys])", "Removes keys from a transient map; gives it.", "(persistent! (dissoc! (transient {:a 1}) :a)) ;=> {}")
+@primitive(
+    "core", "dissoc!", "([transient key & keys])", "Removes keys from a transient map; gives it.", "(persistent! (dissoc! (transient {:a 1}) :a)) ;=> {}"
+)
 def dissoc_(t: Any, *keys: Any) -> Any:
     """`dissoc!`."""
     held = _need("dissoc!", t, (Map,), "a transient map")
@@ -119,7 +135,9 @@ def dissoc_(t: Any, *keys: Any) -> Any:
     return t
 
 
-@primitive("core", "disj!", "([transient] [transient x & xs])", "Removes members from a transient set; gives it.", "(persistent! (disj! (transient #{1}) 1)) ;=> #{}")
+@primitive(
+    "core", "disj!", "([transient] [transient x & xs])", "Removes members from a transient set; gives it.", "(persistent! (disj! (transient #{1}) 1)) ;=> #{}"
+)
 def disj_(t: Any, *xs: Any) -> Any:
     """`disj!`."""
     if not xs:

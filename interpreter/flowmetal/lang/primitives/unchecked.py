@@ -24,13 +24,13 @@ def wrapped(x: int, bits: int) -> int:
 def _cast(name: str, bits: int) -> None:
     half = 1 << (bits - 1)
 
-    @primitive("core", name, "([x])", f"A number cut toward zero to an integer of {bits} bits; a character's code. Out of range is an error.", f"({name} 2.9) ;=> 2")
+    @primitive(
+        "core", name, "([x])", f"A number cut toward zero to an integer of {bits} bits; a character's code. Out of range is an error.", f"({name} 2.9) ;=> 2"
+    )
     def convert(x: Any) -> int:
-        if not (type(x) is str or -half - (bits == 64) <= number(name, x) <= half):
-            if x == x and abs(x) != float("inf"):
-                raise LispError(f"{name}: {x} does not fit in {bits} bits", type="value")
         n = to_integer(name, x)
-        if type(x) is not str and not (-half <= n < half and (type(x) is int or bits == 64 or -half <= x <= half - 1)):
+        low, high = (-half, half - 1) if bits < 64 else (-half - 1, half)  # of 64 bits, what is cut off may be over
+        if type(x) is not str and not (-half <= n < half and low <= x <= high):
             raise LispError(f"{name}: {x} does not fit in {bits} bits", type="value")
         return n
 
@@ -64,7 +64,9 @@ for _name, _size in (("byte", 8), ("short", 16), ("int", 32), ("long", 64)):
     _unchecked_cast(_name, _size)
 primitive("core", "unchecked-double", "([x])", "Like double.", "(unchecked-double 1) ;=> 1.0")(lambda x: as_float(number("unchecked-double", x)))
 primitive("core", "unchecked-float", "([x])", "Like double.", "(unchecked-float 1) ;=> 1.0")(lambda x: as_float(number("unchecked-float", x)))
-primitive("core", "unchecked-char", "([x])", "The one-letter string of the lowest 16 bits.", '(unchecked-char 97) ;=> "a"')(lambda x: chr(to_integer("unchecked-char", x) % 65536))
+primitive("core", "unchecked-char", "([x])", "The one-letter string of the lowest 16 bits.", '(unchecked-char 97) ;=> "a"')(
+    lambda x: chr(to_integer("unchecked-char", x) % 65536)
+)
 
 
 def _two(name: str, op: Callable[[int, int], int], bits: int, doc: str, example: str) -> None:

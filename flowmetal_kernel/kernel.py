@@ -25,6 +25,7 @@ from flowmetal_kernel.cells import Part, is_python, parse_cell
 from flowmetal_kernel.interrupts import INTERRUPTED, interrupts
 from flowmetal_kernel.literals import NotData, lisp_literal
 from flowmetal_kernel.python_cell import LastValue
+from flowmetal_kernel.python_store import NotebookStore
 from flowmetal_kernel.scanner import scan
 from flowmetal_kernel.session import Session
 from flowmetal_kernel.views import Views
@@ -94,6 +95,7 @@ class FlowmetalKernel(IPythonKernel):
         self.session_state = Session(PurePath(os.environ.get("JPY_SESSION_NAME", "")).stem)
         self._views = Views(self.session_state.client, self._publish)
         self._reviving = asyncio.ensure_future(self._revive())
+        self.shell.user_ns.setdefault("fm", NotebookStore())
 
     @property
     def flows(self) -> Session:

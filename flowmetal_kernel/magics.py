@@ -27,7 +27,7 @@ HELP = """\
 | `(…)` | runs Lisp: a cell is itself a flow, so it may wait for anything |
 | `%%sql SELECT …` | asks the log: the views `flows events effects messages timers definitions` |
 | `%%sql name << SELECT …` | and names the rows, in Lisp (a vector of maps) and in Python |
-| `%%python` | runs Python in the notebook's own process |
+| `%%python` | runs Python in the notebook's own process; `fm` is the store, `@fm.function("name")` answers foreign calls |
 | `%%python name <<` | and gives the last expression's value to Lisp as `name` |
 | `%%again` | runs a cell anew that still runs (an unchanged one is attached to) |
 | `%flows [STATUS]` | lists the newest flows |

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from flowmetal.client.api import Flow as Flow
     from flowmetal.client.api import Flowmetal as Flowmetal
     from flowmetal.client.api import open as open
+    from flowmetal.client.worker import current_call as current_call
     from flowmetal.errors import FlowCancelled as FlowCancelled
     from flowmetal.errors import FlowFailed as FlowFailed
     from flowmetal.errors import FlowmetalError as FlowmetalError
@@ -32,6 +33,7 @@ _HOMES = {
     "Flow": "flowmetal.client.api",
     "Flowmetal": "flowmetal.client.api",
     "open": "flowmetal.client.api",
+    "current_call": "flowmetal.client.worker",
     "FlowCancelled": "flowmetal.errors",
     "FlowFailed": "flowmetal.errors",
     "FlowmetalError": "flowmetal.errors",

@@ -39,6 +39,8 @@ COMMANDS = {
     "cancel": "control:cancel",
     "terminate": "control:terminate",
     "send": "control:send",
+    "publish": "topics:publish",
+    "worker": "worker:worker",
     "sql": "query:sql",
     "token": "serve:token",
     "kernel": "kernelspec:kernel",

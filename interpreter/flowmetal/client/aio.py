@@ -6,22 +6,24 @@ all the work is here; the synchronous face in `api` only waits for it.
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from flowmetal.client.client import Client, Row
+from flowmetal.client.plain_python import to_json
 from flowmetal.client.problems import failure_of
 from flowmetal.client.relation import Relation
-from flowmetal.errors import FlowmetalError, FlowTimeout, SourceError, StoreError
+from flowmetal.client.worker import Worker
+from flowmetal.errors import FlowTimeout, SourceError, StoreError
 
 
 class AsyncFlow:
     """A handle on one flow: its id, and what can be asked of it or done to it."""
+
+    is_flow = True
 
     def __init__(self, client: Client, flow_id: str) -> None:
         self._client = client
@@ -91,6 +93,8 @@ class AsyncFlowmetal:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._worker: Worker | None = None
+        self._providing: set[asyncio.Task[None]] = set()
 
     @property
     def client(self) -> Client:
@@ -168,12 +172,41 @@ class AsyncFlowmetal:
         """Puts a message into the mailbox of the flow with that id."""
         return await self._client.send(flow_id, to_json(message), key=key)
 
+    async def publish(self, topic: str, data: Any, *, key: str | None = None) -> str:
+        """Publishes an event to a topic; its message id. The same `key` twice is one event."""
+        return await self._client.publish(topic, to_json(data), key=key)
+
+    async def provide(self, name: str, function: Callable[..., Any]) -> None:
+        """Answers calls of the foreign function `name` with `function`, until this object is closed."""
+        if self._worker is None:
+            self._worker = Worker(self._client)
+        await self._worker.provide(name, function)
+
+    def function(self, name: str | Callable[..., Any] | None = None) -> Any:
+        """Provides a foreign function: `@fm.function("charge-card")` over a `def` or an `async def`.
+
+        Without a name, it is the function's own, with `-` for `_`. Arguments come, and results go, as plain Python data. An
+        exception is the call's error: of type `:python/ValueError`, or the `type` of a `FlowmetalError`.
+        """
+
+        def register(function: Callable[..., Any], given: str | None) -> Callable[..., Any]:
+            task = asyncio.get_running_loop().create_task(self.provide(given or lisp_name(function), function))
+            self._providing.add(task)
+            task.add_done_callback(self._providing.discard)
+            return function
+
+        if callable(name):
+            return register(name, None)
+        return lambda function: register(function, name)
+
     async def sql(self, sql: str, params: list[Any] | None = None) -> Relation:
         """One SELECT over the store's views: `.fetchall()`, `.df()`, `.arrow()`."""
         return await self._client.sql(sql, None if params is None else [to_json(each) for each in params])
 
     async def close(self) -> None:
-        """Lets go of the store; ends its host if it is this program."""
+        """Lets go of the store; ends its host if it is this program. Foreign functions under way have a few seconds to end."""
+        if self._worker is not None:
+            await self._worker.stop()
         await self._client.aclose()
 
 
@@ -206,6 +239,11 @@ def open_async(store: str | os.PathLike[str] | None = None) -> OpenAsync:
     return OpenAsync(store)
 
 
+def lisp_name(function: Callable[..., Any]) -> str:
+    """A Python function's name as the language writes it."""
+    return str(getattr(function, "__name__", type(function).__name__)).strip("_").replace("_", "-")
+
+
 def value_of(client: Client, outcome: Row, flow_id: str) -> Any:
     """The value in an outcome; raises the error that it holds instead."""
     if outcome["status"] != "completed" and outcome.get("error") is not None:
@@ -223,29 +261,3 @@ def read_source(path: str | os.PathLike[str]) -> str:
         raise SourceError(f"cannot read {os.fspath(path)}: {error.strerror}", type="value") from error
     except UnicodeDecodeError as error:
         raise SourceError(f"{os.fspath(path)} is not UTF-8 text (byte {error.start})", type="reader/syntax") from error
-
-
-def to_json(value: Any, depth: int = 64) -> Any:
-    """A Python value as the plain JSON that a flow is given; `datetime`, `UUID`, `Decimal`, sets and tuples as well."""
-    if depth < 0:
-        raise FlowmetalError("the value is nested more than 64 levels deep", type="limit")
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    if isinstance(value, dict):
-        return {str(key): to_json(each, depth - 1) for key, each in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [to_json(each, depth - 1) for each in value]
-    if isinstance(value, datetime):
-        aware = value if value.tzinfo else value.astimezone()
-        return aware.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if isinstance(value, date | UUID):
-        return str(value)
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, AsyncFlow) or hasattr(value, "_async_flow"):
-        return value.id
-    raise FlowmetalError(
-        f"a {type(value).__name__} cannot be passed to a flow", type="type", hint="pass JSON-like data"
-    )

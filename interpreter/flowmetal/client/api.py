@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
-from flowmetal.client.aio import AsyncFlow, AsyncFlowmetal
+from flowmetal.client.aio import AsyncFlow, AsyncFlowmetal, lisp_name
 from flowmetal.client.client import Row
 from flowmetal.client.discovery import connect
 from flowmetal.client.loop_thread import LoopThread
@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 class Flow:
     """A handle on one flow: its id, and what can be asked of it or done to it."""
+
+    is_flow = True
 
     def __init__(self, flow: AsyncFlow, thread: LoopThread) -> None:
         self._async_flow = flow
@@ -167,6 +169,25 @@ class Flowmetal:
         """Puts a message into the mailbox of the flow with that id."""
         return self._run(self._fm.send(flow_id, message, key=key))
 
+    def publish(self, topic: str, data: Any, *, key: str | None = None) -> str:
+        """Publishes an event to a topic; its message id. The same `key` twice is one event."""
+        return self._run(self._fm.publish(topic, data, key=key))
+
+    def function(self, name: str | Callable[..., Any] | None = None) -> Any:
+        """Provides a foreign function: `@fm.function("charge-card")` over a `def` or an `async def`.
+
+        Calls of it are answered until this object is closed: a `def` on a bounded pool of threads, an `async def` on the
+        loop of this object. See `AsyncFlowmetal.function`.
+        """
+
+        def register(function: Callable[..., Any], given: str | None) -> Callable[..., Any]:
+            self._run(self._fm.provide(given or lisp_name(function), function))
+            return function
+
+        if callable(name):
+            return register(name, None)
+        return lambda function: register(function, name)
+
     def sql(self, sql: str, params: list[Any] | None = None) -> Relation:
         """One SELECT over the store's views: `.fetchall()`, `.df()`, `.arrow()`."""
         return self._run(self._fm.sql(sql, params))
@@ -199,9 +220,14 @@ def open(store: str | os.PathLike[str] | None = None) -> Flowmetal:
         print(fm.start("fulfil", {"id": "A-17"}).result(timeout=30))
     ```
     """
+    return connected(store, host_here=True, by="python")
+
+
+def connected(store: str | os.PathLike[str] | None, *, host_here: bool, by: str) -> Flowmetal:
+    """Opens a store from synchronous code: `host_here` says whether this program may host it."""
     thread = LoopThread()
     try:
-        return Flowmetal(AsyncFlowmetal(thread.run(connect(store, host_here=True, by="python"))), thread)
+        return Flowmetal(AsyncFlowmetal(thread.run(connect(store, host_here=host_here, by=by))), thread)
     except BaseException:
         thread.close()
         raise

@@ -65,6 +65,23 @@ class Client(Protocol):
     async def send(self, flow_id: str, message: Any, *, key: str | None = None) -> str:
         """Puts a message into the flow's mailbox; the message's id."""
 
+    async def publish(self, topic: str, data: Any, *, key: str | None = None) -> str:
+        """Publishes an event to a topic; its message id. The same `key` twice is one event."""
+
+    async def lease_tasks(
+        self, functions: Sequence[str], *, queues: Sequence[str] | None = None, most: int = 1, wait: float = 0.0, lease: float = 60.0
+    ) -> list[Row]:
+        """Up to `most` open calls of foreign functions, each leased for `lease` seconds; waits up to `wait` seconds."""
+
+    async def complete_task(self, task_id: str, result: Any) -> None:
+        """Answers a leased call. Raises LeaseLost."""
+
+    async def fail_task(self, task_id: str, error: Row, *, retry: bool | None = None) -> None:
+        """Says that an attempt failed: `{"type", "message", "data"}`. Raises LeaseLost."""
+
+    async def heartbeat_task(self, task_id: str) -> None:
+        """Extends a lease by its length. Raises LeaseLost."""
+
     async def control(self, flow_id: str, action: str, *, reason: str | None = None) -> Row:
         """`pause`, `resume`, `cancel` or `terminate`; the flow's row afterwards."""
 

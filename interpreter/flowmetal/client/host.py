@@ -56,6 +56,7 @@ class Host:
         self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._lock = lock
         self._backend: Any = None
+        self._secret_of: Any = None
         self._activity = Activity()
         self._ready: Future[None] = Future()
         self.ended: Future[None] = Future()
@@ -141,7 +142,8 @@ class Host:
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> socket.socket | None:
         """Store, engine, connectors; and the socket, bound but not yet answering."""
-        from flowmetal.connect.deferred import http_connector
+        from flowmetal.connect.deferred import connectors
+        from flowmetal.connect.secrets import secrets_of
         from flowmetal.runtime.engine import Engine
 
         self._backend = self._open_store()
@@ -150,7 +152,8 @@ class Host:
         if self.options.listen is not None:
             listener = self._bind(self.options.listen)
             stack.callback(listener.close)
-        self.engine = Engine(self._backend, connectors=[http_connector()], **self._clock())
+        self._secret_of = secrets_of(self.store.beside(".secrets") if self.store.kind == "duckdb" else None)
+        self.engine = Engine(self._backend, connectors=connectors(self._secret_of), **self._clock())
         if self.url is not None and self.options.listen is not None:
             self.engine.public_url = self.options.listen.public_url or self.url
         await self.engine.open()
@@ -223,6 +226,7 @@ class Host:
             on_stop=self._stop_soon if self.options.stoppable else None,
             info=self.describe,
             hosts=LOOPBACK_NAMES if listen is not None and listen.is_loopback else None,
+            secret_of=self._secret_of,
         )
 
     async def _until_stopped(self, serving: asyncio.Task[None] | None) -> None:

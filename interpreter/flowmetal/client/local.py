@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowmetal.client.client import ENDED, ENDING_KINDS, Row, new_request_id
 from flowmetal.client.relation import Relation
+from flowmetal.lang.plain import from_plain
 
 if TYPE_CHECKING:
     from flowmetal.client.host import Host
@@ -95,6 +96,30 @@ class LocalClient:
         """See `Client`."""
         coroutine = self._engine.send(flow_id, message, key=key or new_request_id(), source="client", by=self._by)
         return await self._on_engine(coroutine)
+
+    async def publish(self, topic: str, data: Any, *, key: str | None = None) -> str:
+        """See `Client`."""
+        value = from_plain(data)
+        coroutine = self._engine.topics.publish(topic, value, key=key or new_request_id(), source="client", by=self._by)
+        return str((await self._on_engine(coroutine))[0])
+
+    async def lease_tasks(
+        self, functions: Sequence[str], *, queues: Sequence[str] | None = None, most: int = 1, wait: float = 0.0, lease: float = 60.0
+    ) -> list[Row]:
+        """See `Client`."""
+        return await self._on_engine(self._engine.foreign.lease(functions, queues=queues, most=most, wait=wait, lease=lease))
+
+    async def complete_task(self, task_id: str, result: Any) -> None:
+        """See `Client`."""
+        await self._on_engine(self._engine.foreign.complete(task_id, result))
+
+    async def fail_task(self, task_id: str, error: Row, *, retry: bool | None = None) -> None:
+        """See `Client`."""
+        await self._on_engine(self._engine.foreign.fail(task_id, error, retry))
+
+    async def heartbeat_task(self, task_id: str) -> None:
+        """See `Client`."""
+        await self._on_engine(self._engine.foreign.heartbeat(task_id))
 
     async def control(self, flow_id: str, action: str, *, reason: str | None = None) -> Row:
         """See `Client`."""

@@ -17,6 +17,7 @@ from flowmetal.errors import (
     FlowmetalError,
     FlowNotFound,
     FlowTimeout,
+    LeaseLost,
     LispError,
     SourceError,
     StoreError,
@@ -70,6 +71,7 @@ def _class_of(status: int, type_: str) -> type[FlowmetalError]:
         "flow/cancelled": FlowCancelled,
         "flow/timeout": FlowTimeout,
         "store": StoreError,
+        "task/lease-lost": LeaseLost,
     }
     if type_ in known:
         return known[type_]

@@ -13,6 +13,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -158,6 +159,33 @@ class RemoteClient:
         answer = await self._call("POST", _path(flow_id, "messages"), message, key=key or new_request_id())
         return str(answer.json()["message_id"])
 
+    async def publish(self, topic: str, data: Any, *, key: str | None = None) -> str:
+        """See `Client`."""
+        answer = await self._call("POST", f"/v1/topics/{quote(topic)}", data, key=key or new_request_id())
+        return str(answer.json()["message_id"])
+
+    async def lease_tasks(
+        self, functions: Sequence[str], *, queues: Sequence[str] | None = None, most: int = 1, wait: float = 0.0, lease: float = 60.0
+    ) -> list[Row]:
+        """See `Client`."""
+        body: Row = {"functions": list(functions), "max": most, "wait": wait, "lease": lease}
+        if queues is not None:
+            body["queues"] = list(queues)
+        return list(_object(await self._call("POST", "/v1/tasks/lease", body))["tasks"])
+
+    async def complete_task(self, task_id: str, result: Any) -> None:
+        """See `Client`."""
+        await self._call("POST", _task(task_id, "complete"), {"result": result})
+
+    async def fail_task(self, task_id: str, error: Row, *, retry: bool | None = None) -> None:
+        """See `Client`."""
+        body: Row = {"error": error} if retry is None else {"error": error, "retry": retry}
+        await self._call("POST", _task(task_id, "fail"), body)
+
+    async def heartbeat_task(self, task_id: str) -> None:
+        """See `Client`."""
+        await self._call("POST", _task(task_id, "heartbeat"), {})
+
     async def control(self, flow_id: str, action: str, *, reason: str | None = None) -> Row:
         """See `Client`."""
         body = {} if reason is None else {"reason": reason}
@@ -279,6 +307,10 @@ def _path(flow_id: str, *rest: str) -> str:
     if not _FLOW_ID.fullmatch(flow_id):
         raise FlowNotFound(f"there is no flow {flow_id[:80]!r}", hint="a flow id is 1 to 200 of A-Z a-z 0-9 . _ : -")
     return "/".join(["/v1/flows", flow_id, *rest])
+
+
+def _task(task_id: str, action: str) -> str:
+    return f"/v1/tasks/{quote(task_id, safe='~')}/{action}"
 
 
 def _authorization(endpoint: Endpoint) -> dict[str, str]:

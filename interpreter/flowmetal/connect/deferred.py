@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Set
 
+from flowmetal.connect.secrets import SecretOf
 from flowmetal.runtime.connector import Call, Connector, Outcome
 
 
@@ -34,12 +35,22 @@ class Deferred:
             await self._made.close()
 
 
-def http_connector() -> Connector:
-    """The connector of `http/request`, loaded when a flow first makes a request."""
+def connectors(secret_of: SecretOf) -> list[Connector]:
+    """Every connector of a host, each loaded when a flow first asks for it."""
 
-    def make() -> Connector:
+    def http() -> Connector:
         from flowmetal.connect.http_request import HttpConnector
 
-        return HttpConnector()
+        return HttpConnector(secret_of=secret_of)
 
-    return Deferred(frozenset({"http/request"}), make)
+    def processes() -> Connector:
+        from flowmetal.connect.processes import ProcessConnector
+
+        return ProcessConnector(secret_of=secret_of)
+
+    def queries() -> Connector:
+        from flowmetal.connect.sql_query import QueryConnector
+
+        return QueryConnector(secret_of=secret_of)
+
+    return [Deferred(frozenset({"http/request"}), http), Deferred(frozenset({"sh"}), processes), Deferred(frozenset({"sql/query"}), queries)]

@@ -8,6 +8,7 @@ a call carries the same `Idempotency-Key`, and a wait of a second or more is on 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import http.cookiejar
 import time
 from collections.abc import Awaitable, Callable
@@ -25,6 +26,7 @@ from flowmetal.connect.http_values import (
     response_value,
     retry_after,
 )
+from flowmetal.connect.secrets import SecretOf, filled, secrets_of
 from flowmetal.errors import LispError
 from flowmetal.lang.persistent import Map
 from flowmetal.lang.values import kw
@@ -79,7 +81,9 @@ class HttpConnector:
         now: Callable[[], int] = lambda: time.time_ns() // 1000,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         transport: httpx.AsyncBaseTransport | None = None,
+        secret_of: SecretOf | None = None,
     ) -> None:
+        self._secret_of = secret_of or secrets_of(None)
         self._now = now
         self._sleep = sleep
         self._transport = transport
@@ -90,7 +94,7 @@ class HttpConnector:
     async def perform(self, call: Call) -> Outcome:
         """Performs the call with its retries; every failure is an outcome."""
         try:
-            request = build_request(call)
+            request = self._request(call)
         except LispError as error:
             return Failed(error.type, error.message, error.data, attempts=call.attempt - 1)
         progress = _Progress(call.attempt)
@@ -105,6 +109,17 @@ class HttpConnector:
         if self._client is not None:
             client, self._client = self._client, None
             await client.aclose()
+
+    def _request(self, call: Call) -> Request:
+        """The checked request, with its secrets filled in; errors show their names."""
+        named = build_request(call)
+        args = tuple(filled(arg, self._secret_of) for arg in call.args)
+        if all(after is before for after, before in zip(args, call.args, strict=True)):
+            return named
+        try:
+            return dataclasses.replace(build_request(dataclasses.replace(call, args=args)), public=named.url)
+        except LispError as error:
+            raise LispError(f"{named.title}: with its secrets filled in, it is no valid request", type=error.type) from None
 
     async def _attempts(self, call: Call, request: Request, progress: _Progress) -> Outcome:
         if call.not_before is not None:

@@ -21,6 +21,7 @@ from flowmetal.connect.json_text import NotJson, TooDeep, dump_json, parse_json
 from flowmetal.errors import LispError
 from flowmetal.lang.persistent import EMPTY_MAP, List, Map, Set, Vector
 from flowmetal.lang.plain import from_plain, to_plain
+from flowmetal.lang.secrets import Secret
 from flowmetal.lang.values import Keyword, kw
 from flowmetal.runtime.connector import Call
 from flowmetal.runtime.retries import DEFAULT_ATTEMPTS, RetryPolicy, parse_retry, seconds
@@ -52,6 +53,8 @@ class Request:
     at_most_once: bool
     follow_redirects: bool
     max_body: int
+    public: httpx.URL | None = None
+    """The address as others may see it, where the true one holds secrets."""
 
     @property
     def title(self) -> str:
@@ -61,7 +64,7 @@ class Request:
     @property
     def shown_url(self) -> str:
         """The address without its query, user and password, which may be private."""
-        return str(self.url.copy_with(query=None, fragment=None, username="", password=""))
+        return str((self.public or self.url).copy_with(query=None, fragment=None, username="", password=""))
 
 
 def build_request(call: Call) -> Request:
@@ -136,7 +139,7 @@ def response_value(response: httpx.Response, body: str | bytes, parsed: Any) -> 
 def failure_data(request: Request, **more: Any) -> Map:
     """The data of an error: the address, the method and what else is known."""
     pairs = [(kw(name), value) for name, value in more.items() if value is not None]
-    return Map.of([*pairs, (kw("url"), str(request.url)), (kw("method"), request.method)])
+    return Map.of([*pairs, (kw("url"), str(request.public or request.url)), (kw("method"), request.method)])
 
 
 def retry_after(response: httpx.Response, now: int) -> float:
@@ -181,6 +184,8 @@ def _method(value: Any) -> str:
 
 
 def _url(value: Any, query: Any) -> httpx.URL:
+    if isinstance(value, Secret):
+        value = value.to_plain().replace("#secret", "secret")
     if not isinstance(value, str):
         raise LispError(":url must be a string", type="type")
     try:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 ENDINGS = "$flows"
 """The topic to which the ending of every flow is published."""
+SCHEMES = ("standard-webhooks", "github", "stripe", "hmac")
+"""Signature schemes that a topic may be declared with."""
 CHUNK = 200
 """Rows that are read of a stream at once."""
 NAME = re.compile(r"[^\s/][^\s]{0,199}")
@@ -245,12 +247,14 @@ def check_name(topic: str) -> None:
 
 def check_options(options: Map) -> None:
     """Raises LispError for options of a topic that mean nothing."""
-    for key in options.keys():
+    for key, _ in options.items():
         if key not in (kw("verify"), kw("retain")):
             raise LispError(f"topic knows no option {to_plain(key)[0]}; it has :verify :retain", type="value")
     retain = options.get(kw("retain"))
     if retain is not None and not isinstance(retain, Duration):
         raise LispError(":retain must be a duration", type="value")
     verify = options.get(kw("verify"))
+    if isinstance(verify, Map) and verify.get(kw("scheme")) not in map(kw, SCHEMES):
+        raise LispError(f":scheme must be one of {' '.join(f':{name}' for name in SCHEMES)}", type="value")
     if verify is not None and not (isinstance(verify, Map) and isinstance(verify.get(kw("scheme")), Keyword) and verify.get(kw("secret")) is not None):
-        raise LispError(":verify must be a map with :scheme and :secret, such as {:scheme :github :secret (secret \"HOOK\")}", type="value")
+        raise LispError(':verify must be a map with :scheme and :secret, such as {:scheme :github :secret (secret "HOOK")}', type="value")

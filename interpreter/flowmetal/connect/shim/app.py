@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flowmetal.connect.shim import callbacks, definitions, events, flows, health, problems, query
+from flowmetal.connect.secrets import SecretOf, secrets_of
+from flowmetal.connect.shim import callbacks, definitions, events, flows, health, problems, query, tasks, topics
 from flowmetal.connect.shim.auth import LOOPBACK_NAMES, host_name, require_token
 from flowmetal.connect.shim.context import Context, Limits
 
@@ -29,12 +30,13 @@ def create_app(
     on_stop: Callable[[], None] | None = None,
     info: Callable[[], Mapping[str, Any] | Awaitable[Mapping[str, Any]]] = dict,
     hosts: Iterable[str] | None = LOOPBACK_NAMES,
+    secret_of: SecretOf | None = None,
 ) -> FastAPI:
     """The application for one engine.
 
     `on_stop` is called by `POST /v1/stop`; `info` says what `GET /v1/host` answers; `hosts` are the
     names that a `Host` header may have besides that of `engine.public_url` (None: any, for a server
-    that listens beyond loopback). Set `app.state.context.closing` before the server stops: live
+    that listens beyond loopback); `secret_of` finds the secrets of signed topics. Set `app.state.context.closing` before the server stops: live
     streams then end.
     """
     app = FastAPI(
@@ -46,12 +48,12 @@ def create_app(
         openapi_url="/openapi.json",
         responses=problems.RESPONSES,
     )
-    app.state.context = Context(engine, token, limits or Limits(), on_stop, info)
+    app.state.context = Context(engine, token, limits or Limits(), on_stop, info, secret_of or secrets_of(None))
     app.state.metrics = health.Metrics()
     problems.install(app)
-    for router in (callbacks.router, health.public):
+    for router in (callbacks.router, topics.router, health.public):
         app.include_router(router)
-    for router in (events.router, flows.router, definitions.router, query.router, health.private):
+    for router in (events.router, flows.router, definitions.router, query.router, tasks.router, health.private):
         app.include_router(router, dependencies=[Depends(require_token)])
     app.add_middleware(Guard, state=app.state, hosts=None if hosts is None else frozenset(hosts))
     return app

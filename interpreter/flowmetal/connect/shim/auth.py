@@ -17,11 +17,11 @@ from flowmetal.connect.shim.context import Ctx
 from flowmetal.connect.shim.problems import Problem
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-_scheme = HTTPBearer(auto_error=False, description="The store's token; `flowmetal token` prints it.")
+bearer = HTTPBearer(auto_error=False, description="The store's token; `flowmetal token` prints it.")
 
 
 async def require_token(
-    context: Ctx, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)] = None
+    context: Ctx, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)] = None
 ) -> None:
     """Refuses a request without the store's token."""
     given = credentials.credentials if credentials else ""

@@ -71,7 +71,11 @@ async def read_json_object(request: Request, limits: Limits) -> dict[str, Any]:
 
 async def read_anything(request: Request, limits: Limits) -> Any:
     """JSON, a form or text, as the body's type says; an empty body is null."""
-    body = await read_body(request, limits)
+    return anything(request, await read_body(request, limits), limits)
+
+
+def anything(request: Request, body: bytes, limits: Limits) -> Any:
+    """The value of a body that was read: JSON, a form or text."""
     header = request.headers.get("content-type", "")
     kind = header.split(";")[0].strip().lower()
     if not body:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from flowmetal.connect.json_text import MAX_DEPTH
+from flowmetal.connect.secrets import SecretOf, secrets_of
 
 FLOW_ID = r"^[A-Za-z0-9._:-]{1,200}$"
 
@@ -37,6 +38,8 @@ class Context:
     limits: Limits = field(default_factory=Limits)
     on_stop: Callable[[], None] | None = None
     info: Callable[[], Mapping[str, Any] | Awaitable[Mapping[str, Any]]] = dict
+    secret_of: SecretOf = field(default_factory=lambda: secrets_of(None))
+    """Where the secrets of signature schemes come from."""
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def unless_closing(self, work: Coroutine[Any, Any, Any]) -> Any:

@@ -97,6 +97,7 @@ async def state(flow_id: FlowId, context: Ctx, step: Annotated[int | None, Query
     "/v1/flows/{flow_id}/messages",
     status_code=202,
     summary="Send a message",
+    responses={200: {"description": "The flow has replied within `wait`"}},
     openapi_extra=json_body({}),
 )
 async def send(
@@ -106,10 +107,19 @@ async def send(
     by: By,
     key: RequestId = None,
     webhook_id: Annotated[str | None, Header(max_length=500)] = None,
+    wait: Annotated[float, Query(ge=0)] = 0,
 ) -> Response:
-    """Puts a JSON value into the flow's mailbox. `Idempotency-Key` (or `webhook-id`) makes a repetition harmless."""
+    """Puts a JSON value into the flow's mailbox; with `wait`, answers with the flow's reply when it comes in so many seconds.
+
+    `Idempotency-Key` (or `webhook-id`) makes a repetition harmless: sent again with `wait`, it asks for the same reply.
+    """
     message = await read_json(request, context.limits)
-    message_id = await context.engine.send(flow_id, message, key=key or webhook_id, source="http", by=by)
+    message_id = await context.engine.send(flow_id, message, key=key or webhook_id, source="http", by=by, ask=wait > 0)
+    if wait > 0:
+        asked = context.engine.reply(flow_id, message_id, min(wait, context.limits.max_wait))
+        replied, value = await context.unless_closing(asked) or (False, None)
+        if replied:
+            return json_response({"message_id": message_id, "reply": value})
     return json_response({"message_id": message_id}, 202)
 
 

@@ -27,6 +27,7 @@ log = logging.getLogger("flowmetal.shim")
 _STATUS: tuple[tuple[type[errors.FlowmetalError], int], ...] = (
     (errors.FlowNotFound, 404),
     (errors.FlowConflict, 409),
+    (errors.LeaseLost, 409),
     (errors.FlowEnded, 410),
     (errors.SourceError, 422),
     (errors.LispError, 422),

@@ -1,0 +1,155 @@
+"""Queries on other databases: `(sql/query url "SELECT …" params)`, recorded.
+
+In: a database's URL, one SELECT and its parameters. Out: the rows, a vector of maps. The one rule: it
+reads only, by the database's own means, so it may be made again after a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as clock_time
+from decimal import Decimal
+from typing import Any
+from urllib.parse import quote, urlsplit
+from uuid import UUID
+
+from flowmetal.connect.secrets import SecretOf, filled, secrets_of
+from flowmetal.errors import LispError
+from flowmetal.lang.persistent import Map, Vector
+from flowmetal.lang.plain import to_plain
+from flowmetal.lang.values import Duration, Instant, kw
+from flowmetal.runtime.connector import Call, Completed, Failed, Outcome
+from flowmetal.runtime.retries import seconds
+
+MAX_ROWS = 100_000
+MAX_CONCURRENT = 8
+SECONDS = 60.0
+"""How long a query may take, where `:timeout` does not say."""
+
+Params = Sequence[Any] | dict[str, Any]
+Rows = tuple[list[str], list[tuple[Any, ...]]]
+
+
+class QueryConnector:
+    """Performs `sql/query` calls on a few threads of its own."""
+
+    ops = frozenset({"sql/query"})
+
+    def __init__(self, *, secret_of: SecretOf | None = None) -> None:
+        self._secret_of = secret_of or secrets_of(None)
+        self._pool: ThreadPoolExecutor | None = None
+
+    async def perform(self, call: Call) -> Outcome:
+        """Performs one query."""
+        try:
+            url = str(filled(call.args[0], self._secret_of))
+            limit = seconds(call.options.get(kw("timeout")), ":timeout", SECONDS)
+            params = _params(filled(call.args[1], self._secret_of))
+            read = _reader(url)
+        except LispError as error:
+            return Failed(error.type, error.message, error.data, 0)
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(MAX_CONCURRENT, thread_name_prefix="flowmetal-query")
+        try:
+            async with asyncio.timeout(limit):
+                work = asyncio.get_running_loop().run_in_executor(self._pool, read, url, call.target, params, limit)
+                columns, rows = await work
+        except TimeoutError:
+            return Failed("flow/timeout", f"the query took longer than {limit:g} s", None, call.attempt)
+        except Exception as error:  # noqa: BLE001  each database has errors of its own, and all of them are the query's
+            return Failed("sql/failed", str(error).replace(url, "the database").strip()[:2000], None, call.attempt)
+        if len(rows) > MAX_ROWS:
+            return Failed("limit", f"the query gives more than {MAX_ROWS:,} rows: add a LIMIT", None, call.attempt)
+        keys = [kw(name) for name in columns]
+        return Completed(Vector.of([Map.of(zip(keys, map(_value, row), strict=True)) for row in rows]), call.attempt)
+
+    async def close(self) -> None:
+        """Ends the threads."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _reader(url: str) -> Callable[[str, str, Params, float], Rows]:
+    scheme = urlsplit(url).scheme
+    if scheme in ("postgresql", "postgres"):
+        return _postgres
+    if scheme == "sqlite":
+        return _sqlite
+    if scheme == "duckdb" or url.endswith(".duckdb"):
+        return _duckdb
+    raise LispError("sql/query knows postgresql://…, sqlite:///PATH and duckdb:///PATH", type="value")
+
+
+def _path(url: str) -> str:
+    """The file that `scheme:///PATH` (relative, as SQLAlchemy has it) or `scheme:////PATH` names."""
+    rest = url.partition("://")[2] if "://" in url else url
+    return rest.removeprefix("/") if "://" in url else rest
+
+
+def _sqlite(url: str, query: str, params: Params, limit: float) -> Rows:
+    connection = sqlite3.connect(f"file:{quote(_path(url))}?mode=ro", uri=True, timeout=limit)
+    try:
+        connection.execute("PRAGMA query_only = 1")
+        return _fetched(connection.execute(query, params))
+    finally:
+        connection.close()
+
+
+def _duckdb(url: str, query: str, params: Params, limit: float) -> Rows:
+    import duckdb
+
+    with duckdb.connect(_path(url), read_only=True, config={"enable_external_access": False}) as connection:
+        return _fetched(connection.execute(query, params))
+
+
+def _postgres(url: str, query: str, params: Params, limit: float) -> Rows:
+    try:
+        import psycopg
+    except ImportError:
+        raise LispError('sql/query on PostgreSQL needs psycopg: pip install "psycopg[binary]"', type="sql/failed") from None
+    options = f"-c default_transaction_read_only=on -c statement_timeout={int(limit * 1000)}"
+    with psycopg.connect(url, options=options, connect_timeout=max(1, int(limit))) as connection:
+        connection.read_only = True
+        return _fetched(connection.execute(query, params or None))
+
+
+def _fetched(cursor: Any) -> Rows:
+    if cursor.description is None:
+        raise LispError("sql/query takes one SELECT", type="sql/refused")
+    return [column[0] for column in cursor.description], cursor.fetchmany(MAX_ROWS + 1)
+
+
+def _params(value: Any) -> Params:
+    if isinstance(value, Map):
+        return {k.name: _param(v) for k, v in value.items()}
+    return [_param(each) for each in value]
+
+
+def _param(x: Any) -> Any:
+    if x is None or isinstance(x, (bool, int, float, str, bytes)):
+        return x
+    if isinstance(x, Instant):
+        return datetime.fromtimestamp(x.micros / 1e6, UTC)
+    return x if isinstance(x, (Decimal, UUID)) else to_plain(x)[0]
+
+
+def _value(x: Any) -> Any:
+    """A column's value as the language has it."""
+    if x is None or isinstance(x, (bool, int, float, str, bytes, Decimal, UUID)):
+        return x
+    if isinstance(x, datetime):
+        aware = x if x.tzinfo is not None else x.replace(tzinfo=UTC)
+        return Instant(round(aware.timestamp() * 1e6))
+    if isinstance(x, timedelta):
+        return Duration(round(x.total_seconds() * 1e6))
+    if isinstance(x, (date, clock_time)):
+        return x.isoformat()
+    if isinstance(x, (list, tuple)):
+        return Vector.of([_value(each) for each in x])
+    if isinstance(x, dict):
+        return Map.of([(kw(str(k)), _value(v)) for k, v in x.items()])
+    return bytes(x) if isinstance(x, (bytearray, memoryview)) else str(x)

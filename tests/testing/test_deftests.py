@@ -171,6 +171,20 @@ def test_answers_see_the_request_and_give_a_response() -> None:
         (is (= :post (:method (ffirst (calls "POST /v1/*")))))))""")
 
 
+def test_secrets_are_stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWMETAL_SECRET_KEY", "the real one")
+    held("""(with-http {"GET /a" (fn [r] {:json {:got (get-in r [:headers "authorization"] (get-in r [:headers :authorization]))}})}
+      (is (= "Bearer secret KEY" (:got (:json (http/get "https://a.example/a" {:headers {"Authorization" (str "Bearer " (secret "KEY"))}}))))))""")
+
+
+def test_processes_and_queries_are_answered_by_their_names() -> None:
+    held("""(with-foreign {sh (fn [command] {:exit 0 :out "hi" :err ""}) sql/query (fn [url query params] [{:q query :p params}])}
+      (is (= "hi" (:out (sh ["echo" "hi"]))))
+      (is (= [{:q "SELECT 1" :p [2]}] (sql/query "duckdb://x" "SELECT 1" [2])))
+      (is (= [[["echo" "hi"]]] (calls 'sh))))""")
+    held('(is (thrown? :test/unanswered (sh ["rm" "-rf" "/"])))')
+
+
 def test_the_innermost_answer_counts_and_ends_with_its_block() -> None:
     held("""(with-foreign {f (fn [] 1)}
       (is (= 2 (with-foreign {f (fn [] 2)} (call 'f []))))

@@ -89,6 +89,11 @@ def request_matches(pattern: str, request: str) -> bool:
     return any(fnmatch.fnmatchcase(text, place.strip()) for text in (parsed.path, bare, str(parsed)))
 
 
+def stand_in(name: str) -> str:
+    """What stands for a secret in a test: never the real one."""
+    return f"secret {name}"
+
+
 class Director:
     """A connector for everything that a test may ask for."""
 
@@ -114,7 +119,7 @@ class Director:
         self._answers: dict[int, asyncio.Future[Outcome]] = {}
         self._seen: list[tuple[str, Vector]] = []
         self._advances: list[tuple[int, asyncio.Future[None]]] = []
-        self._http = HttpConnector(now=self.clock.now, transport=_Transport(self))
+        self._http = HttpConnector(now=self.clock.now, transport=_Transport(self), secret_of=stand_in)
         self._doors: httpx.AsyncBaseTransport | None = None
 
     # Time

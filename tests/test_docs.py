@@ -327,8 +327,8 @@ def test_magics() -> None:
 @pytest.mark.parametrize(("of", "prefix"), [(flowmetal.Flowmetal, "fm"), (flowmetal.Flow, "h")])
 def test_python_methods(of: type, prefix: str) -> None:
     text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
-    documented = set(re.findall(rf"`{prefix}\.(\w+)", text))
-    assert documented == {name for name in vars(of) if not name.startswith("_")}
+    documented = set(re.findall(rf"`@?{prefix}\.(\w+)", text))
+    assert documented == {name for name, value in vars(of).items() if not name.startswith("_") and (callable(value) or isinstance(value, property))}
 
 
 def test_asynchronous_twins() -> None:

@@ -263,3 +263,35 @@ def test_files_are_found_in_folders(tmp_path: Path) -> None:
 )
 def test_answers_are_for_a_method_and_a_path(pattern: str, request_: str, matches: bool) -> None:
     assert request_matches(pattern, request_) is matches
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ("(with-foreign 5 1)", "with-foreign needs a map of names and functions, but found 5"),
+        ("(with-http [1] 1)", "with-http needs a map"),
+        ('(with-http {"GET /x" 5} (http/get "http://a.example/x"))', "must be a map such as"),
+        ('(with-http {"GET /x" {:status "no"}} (http/get "http://a.example/x"))', "a number from 100 to 599"),
+        ("(advance! 5)", "needs a duration"),
+        ('(advance! #dur "-1s")', "needs a duration"),
+        ("(calls 5)", "expected a name"),
+        ('(result "nope")', "there is no flow nope"),
+        ("(with-foreign {f 5} (call 'f []))", "5 cannot be called"),
+        ("(with-foreign {f (fn [] (atom 1))} (call 'f []))", "atom"),
+    ],
+)
+def test_a_mistake_in_a_test_is_told(form: str, message: str) -> None:
+    assert message in (one(form).error or "")
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"cells": [1]}', '{"cells": [{"cell_type": "code"}]}', "no json"])
+def test_what_is_no_notebook_is_told(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "book.ipynb"
+    path.write_text(text)
+    assert "is not a notebook" in str(run_file(path).error)
+
+
+def test_two_tests_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twins.flow"
+    path.write_text("(deftest a (is false)) (deftest a (is true))")
+    assert "defines the test a twice" in str(run_file(path).error)

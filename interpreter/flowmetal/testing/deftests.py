@@ -130,7 +130,15 @@ def _load(definitions: DefinitionsLog, path: Path) -> None:
     if path.suffix == ".ipynb":
         _load_notebook(definitions, text, str(path))
     else:
-        add_source(definitions, text, str(path))
+        _refuse_twins(definitions, add_source(definitions, text, str(path)), path)
+
+
+def _refuse_twins(definitions: DefinitionsLog, names: list[str], path: Path) -> None:
+    """Two tests of one name are one test: the first would never run."""
+    tests = {name for name, _ in _tests(definitions)}
+    twins = sorted(name for name in tests if names.count(name) > 1)
+    if twins:
+        raise LispError(f"{path} defines the test {twins[0].removeprefix('user/')} twice: the first would never run", type="value", hint="give it another name")
 
 
 def add_source(definitions: DefinitionsLog, source: str, file: str) -> list[str]:
@@ -145,13 +153,12 @@ def add_source(definitions: DefinitionsLog, source: str, file: str) -> list[str]
 def _load_notebook(definitions: DefinitionsLog, text: str, path: str) -> None:
     """Loads the definitions of a notebook's cells. What cells do besides is not done; a `def` that would wait is left out."""
     try:
-        cells = json.loads(text)["cells"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise LispError(f"{path} is not a notebook: {error}", type="value") from error
+        cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise LispError(f"{path} is not a notebook: it has no cells with their sources", type="value") from error
     ns = "user"
-    for number, cell in enumerate(cells, 1):
-        source = "".join(cell.get("source", ""))
-        if cell.get("cell_type") == "code" and not source.lstrip().startswith(("%", "!")):
+    for number, (kind, source) in enumerate(cells, 1):
+        if kind == "code" and not source.lstrip().startswith(("%", "!")):
             ns = _load_cell(definitions, source, f"{path}#cell-{number}", ns)
 
 

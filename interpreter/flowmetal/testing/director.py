@@ -384,8 +384,10 @@ def _response(request: httpx.Request, answer: Any) -> httpx.Response:
     """The response that a map of the test stands for."""
     if not isinstance(answer, Map):
         raise _Refused(Failed("type", f"the answer to {request.method} {request.url.path} must be a map such as {{:status 200 :json {{…}}}}"))
-    headers = {str(to_plain(k)[0]): str(v) for k, v in (answer.get(kw("headers")) or EMPTY_MAP).items()}
     status = answer.get(kw("status"), 200)
+    if type(status) is not int or not 100 <= status <= 599:
+        raise _Refused(Failed("type", f"the :status of an answer is a number from 100 to 599, not {status}"))
+    headers = {str(to_plain(k)[0]): str(v) for k, v in (answer.get(kw("headers")) or EMPTY_MAP).items()}
     if kw("json") in answer:
         body = json.dumps(to_plain(answer.get(kw("json")))[0])
         return httpx.Response(status, headers={"content-type": "application/json", **headers}, content=body.encode())

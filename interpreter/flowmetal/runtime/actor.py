@@ -136,7 +136,7 @@ class Actor:
         if self.process is None:
             engine = self.engine
             definitions = engine.definitions.registry
-            snapshot, rows = await engine.writer.call(snapshots.read, engine.store, self.flow_id)
+            snapshot, rows = await engine.writer.ask(engine.wakes.read, self.flow_id) or (None, [])
             process = replay.rebuild(definitions, self.flow_id, engine.supply, snapshot, rows)
             if process is None:
                 rows = await engine.writer.call(engine.store.rows, self.flow_id)

@@ -13,6 +13,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from flowmetal.errors import StoreError
+
 if TYPE_CHECKING:
     from flowmetal.runtime.engine import Engine
 
@@ -31,8 +33,9 @@ class CrashWatch:
         self.watched: dict[str, int] = {}
         """The flows, and the crashes in a row at which each was computing."""
         self._on_disk: dict[str, int] = {}
-        self._saved = True
-        self._saving = asyncio.Lock()
+        self._current: asyncio.Task[StoreError | None] | None = None
+        self._next: asyncio.Task[StoreError | None] | None = None
+        """Writes of the counts: the one under way, and the one after it."""
 
     async def open(self, running: Sequence[str]) -> list[str]:
         """Called with the flows that are running as the engine opens; gives those that are to be paused."""
@@ -41,12 +44,12 @@ class CrashWatch:
         if not crashed:
             await call(store.set_meta, _STATE, "open")
             return []
-        before = json.loads(await call(store.get_meta, _COUNTS) or "{}")
+        known = await call(store.get_meta, _COUNTS)
+        before = json.loads(known or "{}")
         counts = {flow_id: before.get(flow_id, 0) + 1 for flow_id in running}  # one that was not watched may have been computing
         enough = [flow_id for flow_id, count in counts.items() if count >= ENOUGH]
         self.watched = {flow_id: count for flow_id, count in counts.items() if count < ENOUGH}
         self._on_disk = dict.fromkeys(self.watched, _IDLE)
-        self._saved = False
         await self._save()
         return enough
 
@@ -62,7 +65,6 @@ class CrashWatch:
             if safe:
                 del self.watched[flow_id]
                 self._on_disk.pop(flow_id, None)
-                self._saved = False
                 await self._save()
             elif self._on_disk.get(flow_id) != _IDLE:
                 await self._note(flow_id, _IDLE)
@@ -74,12 +76,22 @@ class CrashWatch:
 
     async def _note(self, flow_id: str, count: int) -> None:
         self._on_disk[flow_id] = count
-        self._saved = False
         await self._save()
 
     async def _save(self) -> None:
         """Writes all counts; whoever comes while one write is under way shares the next."""
-        async with self._saving:
-            if not self._saved:
-                self._saved = True
-                await self.engine.writer.call(self.engine.store.set_meta, _COUNTS, json.dumps(self._on_disk))
+        if self._next is None:
+            self._next = self.engine.spawn(self._write(self._current))
+        failure = await asyncio.shield(self._next)
+        if failure is not None:
+            raise failure
+
+    async def _write(self, before: asyncio.Task[StoreError | None] | None) -> StoreError | None:
+        if before is not None:
+            await asyncio.wait({before})
+        self._current, self._next = self._next, None
+        try:
+            await self.engine.writer.call(self.engine.store.set_meta, _COUNTS, json.dumps(self._on_disk))
+        except StoreError as e:
+            return e
+        return None

@@ -70,6 +70,7 @@ class Engine:
     ) -> None:  # fmt: skip
         self.store = store
         self.writer: CommitWriter = InlineWriter(store) if isinstance(store, MemoryStore) else Writer(store)
+        self.wakes = snapshots.Wakes(store)
         self.clock = clock or RealClock()
         self.chance = chance or Chance()
         self.fuel = fuel

@@ -65,7 +65,7 @@ def _again(engine: Engine, row: Row) -> Any:
     """Sends a request that was open, under the same key."""
 
     async def again() -> None:
-        rows = await engine.writer.call(engine.store.rows, row.flow_id, 0, None, ATTEMPTS | {kinds.FLOW_STARTED})
+        rows = await engine.writer.ask(engine.wakes.sendings, row.flow_id) or []
         load = loader(engine.definitions.registry)
         attempts = [to_draft(r, load) for r in rows if r.step == row.step]
         if (row.flow_id, row.step) not in engine.dispatcher.calls:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,10 @@ from flowmetal.lang import codec
 from flowmetal.lang.plain import from_plain, to_plain
 from flowmetal.lang.values import ErrorValue, kw
 from flowmetal.store.protocol import Row
+
+_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_UNSTORABLE = re.compile(r"\\u(?:0000|d[89a-f])")
+"""In JSON text: NUL and surrogates. A pair of surrogates is a character like any other, and is looked at in vain."""
 
 
 @dataclass(slots=True)
@@ -51,7 +56,7 @@ def plain_error(error: ErrorValue) -> dict[str, Any]:
 
 def to_row(flow_id: str, pin: int, draft: Draft) -> Row:
     """The row of a draft; raises LispError where a value cannot be stored."""
-    data = clean(draft.facts)
+    data = dict(draft.facts)
     exact: dict[str, str] = {}
     for name, value in draft.values.items():
         if name == "secret":
@@ -67,10 +72,10 @@ def to_row(flow_id: str, pin: int, draft: Draft) -> Row:
             except LispError:
                 if not draft.shown:
                     raise
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    return Row(
-        flow_id, draft.kind, text, draft.at, draft.step, draft.fiber, json.dumps(exact, separators=(",", ":")) if exact else None, draft.key, draft.seq
-    )
+    text = _json(data)
+    if _UNSTORABLE.search(text):
+        text = _json(clean(data))
+    return Row(flow_id, draft.kind, text, draft.at, draft.step, draft.fiber, _json(exact) if exact else None, draft.key, draft.seq)
 
 
 def clean(x: Any) -> Any:
@@ -113,6 +118,7 @@ def carried(value: Any, flow_id: str, pin: int, load: codec.CodeLoader) -> Any:
 
 
 def request_hash(op: str, target: str, args: Any, flow_id: str) -> str:
-    """What re-execution compares: the operation, its target and its arguments."""
-    text = codec.encode_value(args, flow_id, 0)
+    """What re-execution compares: the operation, its target and its arguments. Raises LispError where these cannot be stored."""
+    plain, faithful = to_plain(args, truncate=True)
+    text = _json(plain) if faithful else codec.encode_value(args, flow_id, 0)
     return hashlib.sha256(f"{op}\n{target}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -16,9 +16,10 @@ from flowmetal.lang import codec
 from flowmetal.lang.library import engine_version
 from flowmetal.runtime.book import Message, OpenStep
 from flowmetal.runtime.process import Process, loader
+from flowmetal.store import kinds
 from flowmetal.store.protocol import Row, Snapshot, Store
 
-FORMAT = f"2-{codec.FORMAT}-{engine_version()}"
+FORMAT = f"3-{codec.FORMAT}-{engine_version()}"
 """What reads a snapshot: its own layout, the codec's, and the library whose code positions it holds."""
 EVERY = 24
 """Rows after which a small state is worth a snapshot."""
@@ -49,6 +50,7 @@ def _book(process: Process) -> dict[str, Any]:
     flow_id, pin = process.flow_id, process.state.pin
     return {
         "plain": [getattr(process, name) for name in _PLAIN], "parent_call": process.parent_call, "children": sorted(process.children),
+        "awaits": [list(a) for a in process.awaits],
         "open": {s: [o.op, o.target, o.due_at, o.child] for s, o in process.open.items()},
         "receives": {s: codec.encode_value(r, flow_id, pin) for s, r in process.receives.items()},
         **{
@@ -75,6 +77,7 @@ def restore(process: Process, snapshot: Snapshot) -> bool:
         setattr(process, name, value)
     process.parent_call = (known["parent_call"][0], known["parent_call"][1]) if known["parent_call"] else None
     process.children = set(known["children"])
+    process.awaits = {(flow, promise) for flow, promise in known["awaits"]}
     process.open = {int(s): OpenStep(*o) for s, o in known["open"].items()}
     process.receives, process.mailbox, process.asked = receives, mailbox, asked
     process.snapshot_size = len(snapshot.body)
@@ -82,12 +85,26 @@ def restore(process: Process, snapshot: Snapshot) -> bool:
     return True
 
 
-def read(store: Store, flow_id: str) -> tuple[Snapshot | None, list[Row]]:
-    """The newest snapshot of this format, and the rows after it; without one, all rows."""
-    snapshot = store.snapshot(flow_id)
-    if snapshot is not None and snapshot.format == FORMAT:
-        return snapshot, store.rows(flow_id, snapshot.seq)
-    return None, store.rows(flow_id)
+SENDINGS = frozenset({kinds.FLOW_STARTED, kinds.ATTEMPT_STARTED, kinds.ATTEMPT_FAILED})
+Known = tuple[Snapshot | None, list[Row]]
+"""The newest snapshot of a flow, of this format, and the rows after it; without one, all rows."""
+
+
+class Wakes:
+    """What flows wake from, read for many at once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def read(self, flow_ids: list[str]) -> dict[str, Known]:
+        """For each flow what there is of it."""
+        usable = {flow_id: s for flow_id, s in self._store.snapshots_of(flow_ids).items() if s.format == FORMAT}
+        rows = self._store.rows_of({flow_id: usable[flow_id].seq if flow_id in usable else 0 for flow_id in flow_ids})
+        return {flow_id: (usable.get(flow_id), rows.get(flow_id, [])) for flow_id in flow_ids}
+
+    def sendings(self, flow_ids: list[str]) -> dict[str, list[Row]]:
+        """For each flow its first row and its attempts: what an open request is sent again by."""
+        return self._store.rows_of(dict.fromkeys(flow_ids, 0), SENDINGS)
 
 
 def renew(process: Process) -> None:

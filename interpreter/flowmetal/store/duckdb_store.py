@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from flowmetal.errors import FlowmetalError
-from flowmetal.store import kinds, schema
+from flowmetal.store import duckdb_many, kinds, schema
 from flowmetal.store.duckdb_log import LogTable
 from flowmetal.store.duckdb_open import connect
 from flowmetal.store.guard import run_select, tidy
@@ -99,7 +99,7 @@ class DuckDBStore:
                 return [outcome for commit in commits for outcome in self.commit_group([commit])]
             return plan.fail(_wrap(error))
         self._last_pos = plan.pos
-        self._index.note(plan.rows)
+        self._index.note(plan.rows, plan.snapshots)
         try:
             self._fault("commit:after")
         except Exception as error:  # noqa: BLE001 - what a failure point raises is the outcome
@@ -179,14 +179,39 @@ class DuckDBStore:
 
     def snapshot(self, flow_id: str, before_seq: int | None = None) -> Snapshot | None:
         """See `Store.snapshot`."""
-        first, _ = self._range(flow_id)
+        self._load_index()
+        first = self._index.first_of_snapshot(flow_id)
+        if first is None:
+            return None
         sql = """SELECT flow_id, seq, step, format, body FROM fm.snapshots
             WHERE pos >= $1 AND flow_id = $2 AND ($3::BIGINT IS NULL OR seq <= $3) ORDER BY seq DESC, pos DESC, rowid DESC LIMIT 1"""
-        found = self._run(sql, [first or 0, flow_id, before_seq])
+        found = self._run(sql, [first, flow_id, before_seq])
         if not found:
             return None
         flow, seq, step, format_, body = found[0]
         return Snapshot(flow, seq, step, format_, bytes(body))
+
+    def rows_of(self, after: Mapping[str, int], of: frozenset[str] | None = None) -> dict[str, list[Row]]:
+        """See `Store.rows_of`."""
+        self._load_index()
+        known = {flow_id: first for flow_id in after if (first := self._index.first_of_flow(flow_id)) is not None}
+        if len(known) < 2:
+            found = {flow_id: self.rows(flow_id, after[flow_id], of=of) for flow_id in known}
+            return {flow_id: rows for flow_id, rows in found.items() if rows}
+        with _Reading():
+            self._usable()
+            return duckdb_many.rows_of(self._log, {flow_id: after[flow_id] for flow_id in known}, min(known.values()), of)
+
+    def snapshots_of(self, flow_ids: Sequence[str]) -> dict[str, Snapshot]:
+        """See `Store.snapshots_of`."""
+        self._load_index()
+        known = {flow_id: first for flow_id in flow_ids if (first := self._index.first_of_snapshot(flow_id)) is not None}
+        if len(known) < 2:
+            single = {flow_id: self.snapshot(flow_id) for flow_id in known}
+            return {flow_id: snapshot for flow_id, snapshot in single.items() if snapshot is not None}
+        with _Reading():
+            self._usable()
+            return duckdb_many.snapshots_of(self._log, list(known), min(known.values()))
 
     def open_flows(self) -> list[str]:
         """See `Store.open_flows`."""
@@ -329,7 +354,8 @@ class DuckDBStore:
                 self._usable()
                 flows = self._log.stream("SELECT flow_id, pos FROM fm.log WHERE seq = 1")
                 keys = self._log.stream("SELECT kind, key, pos FROM fm.log WHERE key IS NOT NULL")
-                self._index.load(flows, keys)
+                snapshots = self._log.stream("SELECT flow_id, min(pos) FROM fm.snapshots GROUP BY flow_id")
+                self._index.load(flows, keys, snapshots)
 
     def _range(self, flow_id: str) -> tuple[int | None, int]:
         """Between which positions the flow's rows lie; None: it has none."""

@@ -10,7 +10,7 @@ import copy
 import json
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flowmetal.store import kinds
@@ -85,6 +85,11 @@ class MemoryStore:
             rows = [row for row in rows if row.kind in of]
         return [copy.copy(row) for row in rows[:limit]]
 
+    def rows_of(self, after: Mapping[str, int], of: frozenset[str] | None = None) -> dict[str, list[Row]]:
+        """See `Store.rows_of`."""
+        found = {flow_id: self.rows(flow_id, seq, of=of) for flow_id, seq in after.items()}
+        return {flow_id: rows for flow_id, rows in found.items() if rows}
+
     def last_seq(self, flow_id: str) -> int:
         """See `Store.last_seq`."""
         self._check_open()
@@ -108,6 +113,11 @@ class MemoryStore:
             if (before_seq is None or snapshot.seq <= before_seq) and (best is None or snapshot.seq >= best.seq):
                 best = snapshot
         return None if best is None else copy.copy(best)
+
+    def snapshots_of(self, flow_ids: Sequence[str]) -> dict[str, Snapshot]:
+        """See `Store.snapshots_of`."""
+        found = {flow_id: self.snapshot(flow_id) for flow_id in flow_ids}
+        return {flow_id: snapshot for flow_id, snapshot in found.items() if snapshot is not None}
 
     def open_flows(self) -> list[str]:
         """See `Store.open_flows`."""

@@ -26,7 +26,7 @@ The promises, which one suite of tests asks of every backend:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -166,6 +166,9 @@ class Store(Protocol):
     def rows(self, flow_id: str, after_seq: int = 0, limit: int | None = None, of: frozenset[str] | None = None) -> list[Row]:
         """The flow's rows with a greater `seq` than `after_seq`, in order; of these kinds only, where given."""
 
+    def rows_of(self, after: Mapping[str, int], of: frozenset[str] | None = None) -> dict[str, list[Row]]:
+        """For each flow its rows with a greater `seq` than the one given, in order; of these kinds only, where given."""
+
     def last_seq(self, flow_id: str) -> int:
         """The `seq` of the flow's last row, 0 when there is none."""
 
@@ -177,6 +180,9 @@ class Store(Protocol):
 
     def snapshot(self, flow_id: str, before_seq: int | None = None) -> Snapshot | None:
         """The newest snapshot, or the newest with `seq <= before_seq`."""
+
+    def snapshots_of(self, flow_ids: Sequence[str]) -> dict[str, Snapshot]:
+        """The newest snapshot of each of the flows that have one."""
 
     def open_flows(self) -> list[str]:
         """The flows that have started and not ended, in the order of their start."""

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 from flowmetal.store.protocol import Commit, CommitResult, Outcome, Store, StoreError
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 MAX_GROUP = 1_000
@@ -32,6 +33,9 @@ class CommitWriter(Protocol):
 
     async def call(self, function: Callable[..., T], *args: Any) -> T:
         """Run a function of the store where the store may be used."""
+
+    async def ask(self, many: Callable[[list[K]], Mapping[K, T]], key: K) -> T | None:
+        """What `many` gives for a key, or None. It is called once for all the keys that are asked for at the time."""
 
     def start(self) -> None:
         """Begin; called on the event loop that will await."""
@@ -57,6 +61,10 @@ class InlineWriter:
         """See `CommitWriter.call`."""
         return function(*args)
 
+    async def ask(self, many: Callable[[list[K]], Mapping[K, T]], key: K) -> T | None:
+        """See `CommitWriter.ask`."""
+        return many([key]).get(key)
+
     def start(self) -> None:
         """See `CommitWriter.start`."""
 
@@ -69,6 +77,8 @@ class _Task:
     future: asyncio.Future[Any]
     commit: Commit | None = None
     call: Callable[[], Any] | None = None
+    many: Callable[[list[Any]], Mapping[Any, Any]] | None = None
+    key: Any = None
 
 
 class Writer:
@@ -102,6 +112,13 @@ class Writer:
         future = self._future()
         self._queue.put(_Task(future, call=lambda: function(*args)))
         result: T = await future
+        return result
+
+    async def ask(self, many: Callable[[list[K]], Mapping[K, T]], key: K) -> T | None:
+        """See `CommitWriter.ask`."""
+        future = self._future()
+        self._queue.put(_Task(future, many=many, key=key))
+        result: T | None = await future
         return result
 
     async def stop(self) -> None:
@@ -158,12 +175,16 @@ class Writer:
         if commits:
             outcomes: list[Outcome] = self._store.commit_group([task.commit for task in commits if task.commit is not None])
             done.extend((task.future, outcome) for task, outcome in zip(commits, outcomes, strict=True))
+        asked: dict[Callable[[list[Any]], Mapping[Any, Any]], list[_Task]] = {}
         for task in tasks:
             if task.call is not None:
-                try:
-                    done.append((task.future, _Answer(task.call())))
-                except Exception as error:  # noqa: BLE001 - the caller is told
-                    done.append((task.future, error))
+                done.append((task.future, _answer(task.call)))
+            elif task.many is not None:
+                asked.setdefault(task.many, []).append(task)
+        for many, questions in asked.items():
+            keys = list(dict.fromkeys(task.key for task in questions))
+            answer = _answer(lambda many=many, keys=keys: many(keys))  # type: ignore[misc]
+            done.extend((task.future, _Answer(answer.value.get(task.key)) if isinstance(answer, _Answer) else answer) for task in questions)
 
     def _deliver(self, done: list[tuple[asyncio.Future[Any], Any]]) -> None:
         assert self._loop is not None
@@ -179,6 +200,13 @@ class _Answer:
     """What a call gave, which may itself be an exception."""
 
     value: Any
+
+
+def _answer(call: Callable[[], Any]) -> _Answer | Exception:
+    try:
+        return _Answer(call())
+    except Exception as error:  # noqa: BLE001 - the caller is told
+        return error
 
 
 def _failure(error: BaseException) -> Exception:

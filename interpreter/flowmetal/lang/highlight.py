@@ -13,18 +13,14 @@ from typing import ClassVar
 from pygments.lexer import RegexLexer, bygroups
 from pygments.token import Comment, Keyword, Literal, Name, Number, Operator, Punctuation, String, Text, _TokenType
 
-from flowmetal.lang import doc_ops, flow_ops, makers, test_ops
 from flowmetal.lang.definitions import REFERRED
-from flowmetal.lang.machine_ops import OPS
-from flowmetal.lang.prelude_forms import prelude
-from flowmetal.lang.primitives.registry import TABLE
+from flowmetal.lang.describe import public_names
+from flowmetal.lang.library import library
 from flowmetal.lang.special_docs import SPECIAL_DOCS
 
 _STOP = r"\s,;\"@^`~()\[\]{}\\"
 _NAME = rf"[^{_STOP}#'0-9:][^{_STOP}]*"
 _DEFINING = "def|defn|defn-|defmacro|defflow|defforeign|deftest|defmulti|defmethod|defsource|ns"
-_TABLES = (doc_ops, flow_ops, makers, test_ops)
-"""Modules that fill the tables when they are imported."""
 
 
 class FlowmetalLexer(RegexLexer):
@@ -71,19 +67,18 @@ def _colour(name: str) -> _TokenType:
         return Keyword.Constant
     if name in SPECIAL_DOCS:
         return Keyword
-    kind = _library().get(name)
-    return Keyword if kind == "defmacro" else Name.Builtin if kind else Name
+    macro = _library().get(name)
+    return Name if macro is None else Keyword if macro else Name.Builtin
 
 
 @lru_cache(maxsize=1)
-def _library() -> dict[str, str]:
-    """What the library's names are, as they are written."""
+def _library() -> dict[str, bool]:
+    """The library's names as they are written, and whether each is a macro."""
+    definitions = library()
     found = {}
-    for table in (TABLE, OPS):
-        for ns, name in table:
-            found[name if ns in REFERRED else f"{ns}/{name}"] = "defn"
-    for form in prelude().values():
-        found[form.name if form.ns in REFERRED else f"{form.ns}/{form.name}"] = form.kind
+    for ns, name in public_names(definitions, 0):
+        binding = definitions.lookup(ns, name, 0)
+        found[name if ns in REFERRED else f"{ns}/{name}"] = binding is not None and binding.macro
     return found
 
 

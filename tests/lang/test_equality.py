@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from value_strategies import values
+from value_strategies import DEEP, values
 
 from flowmetal.errors import LispError
 from flowmetal.lang.equality import compare, equal, hash_of, key_of, stable_hash, truthy, unkey
@@ -138,7 +138,7 @@ NESTINGS: dict[str, Callable[[Any], Any]] = {
 def test_a_hundred_thousand_levels(kind: str) -> None:
     nest = NESTINGS[kind]
     a, b, other = v(), v(), v(0)
-    for _ in range(100_000):
+    for _ in range(DEEP):
         a, b, other = nest(a), nest(b), nest(other)
     assert equal(a, b)
     assert hash(a) == hash(b)
@@ -206,7 +206,7 @@ def test_compare_refuses(a: Any, b: Any) -> None:
 
 def test_compare_deep_vectors() -> None:
     a, b = v(1), v(2)
-    for _ in range(100_000):
+    for _ in range(DEEP):
         a, b = v(a), v(b)
     assert compare(a, b) == -1
 

@@ -34,9 +34,7 @@ from flowmetal.lang.values import kw, sym
 META = Map.of([(kw("m"), 1)])
 sizes = st.sampled_from([0, 1, 3, 15, 16, 17, 31, 32, 33, 34, 64, 100, 1100])
 vector_steps = st.lists(
-    st.tuples(
-        st.sampled_from(["conj", "assoc", "pop", "subvec", "extend"]), st.integers(0, 2000), st.integers(0, 2000)
-    ),
+    st.tuples(st.sampled_from(["conj", "assoc", "pop", "subvec", "extend"]), st.integers(0, 2000), st.integers(0, 2000)),
     max_size=60,
 )
 
@@ -100,9 +98,7 @@ keys = st.one_of(
     st.integers(-40, 40), st.sampled_from([True, False, 0.0, 1.0, None, "a", kw("a"), sym("a")]),
     st.lists(st.integers(0, 3), max_size=2).map(Vector.of),
 )  # fmt: skip
-map_steps = st.lists(
-    st.tuples(st.sampled_from(["assoc", "assoc", "assoc", "dissoc", "all"]), keys, st.integers()), max_size=120
-)
+map_steps = st.lists(st.tuples(st.sampled_from(["assoc", "assoc", "assoc", "dissoc", "all"]), keys, st.integers()), max_size=120)
 
 
 def tagged(k: Any) -> Any:

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from value_strategies import values
+from value_strategies import DEEP, values
 
 from flowmetal.errors import LispError
 from flowmetal.lang.equality import equal
@@ -87,7 +87,7 @@ def test_objects_may_say_what_they_are() -> None:
 
 def test_limits() -> None:
     deep: Any = 1
-    for _ in range(100_000):
+    for _ in range(DEEP):
         deep = Vector.of([deep])
     wide = Vector.of([1, 1])
     for _ in range(40):

@@ -6,6 +6,7 @@ from decimal import Decimal
 from uuid import UUID
 
 import pytest
+from value_strategies import DEEP
 
 from flowmetal.errors import LispError
 from flowmetal.lang.persistent import EMPTY_LIST, Map, Set, Vector, cons, list_of, seq_of
@@ -88,7 +89,7 @@ def test_what_has_a_name_of_its_own_prints_as_that() -> None:
 
 def test_deep_and_shared() -> None:
     deep = Vector.of([])
-    for _ in range(100_000):
+    for _ in range(DEEP):
         deep = Vector.of([deep])
     assert len(pr_str(deep)) == 200_002
     doubled: Vector = Vector.of([])

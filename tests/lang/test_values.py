@@ -124,9 +124,7 @@ def test_a_regex_without_linear_time_is_refused() -> None:
 
 def test_an_error_shows_its_line() -> None:
     source = Source("f.flow", "(def a)\n\t(foo bar)\n")
-    error = SourceError(
-        "nothing is called foo", type="compile/unresolved", span=Span(source, 2, 3, 2, 6), hint="Did you mean bar?"
-    )
+    error = SourceError("nothing is called foo", type="compile/unresolved", span=Span(source, 2, 3, 2, 6), hint="Did you mean bar?")
     assert error.render() == "nothing is called foo\n  f.flow:2:3\n  \t(foo bar)\n  \t ^^^\nDid you mean bar?"
 
 

@@ -229,7 +229,7 @@ def _state(e: Encoder, i: int, x: State) -> list[Any]:
 def _reducible(e: Encoder, i: int, x: Reducible) -> list[Any]:
     ended = bool(x.seen) and x.seen[-1] is END
     seen = x.seen[:-1] if ended else x.seen
-    return ["rdb", x.kind, ended, len(x.args), *[e.ref(y) for y in x.args], *[e.ref(y) for y in seen]]
+    return ["rdb", x.kind, ended, len(x.args), e.ref(x.after), *[e.ref(y) for y in x.args], *[e.ref(y) for y in seen]]
 
 
 _ENCODE: dict[type, Callable[[Encoder, int, Any], list[Any]]] = {
@@ -480,8 +480,9 @@ def _fill_atom(d: Decoder, x: f.Atom, value: Any) -> None:
     x.value = d.ref(value)
 
 
-def _fill_reducible(d: Decoder, x: Reducible, kind: str, ended: bool, count: int, *rest: Any) -> None:
+def _fill_reducible(d: Decoder, x: Reducible, kind: str, ended: bool, count: int, after: Any, *rest: Any) -> None:
     x.kind = kind
+    x.after = d.ref(after)
     x.args = tuple(d.ref(r) for r in rest[:count])
     x.seen = tuple(d.ref(r) for r in rest[count:]) + ((END,) if ended else ())
 

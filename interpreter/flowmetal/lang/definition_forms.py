@@ -216,6 +216,9 @@ def defonce_form(an: Analyzer, form: List) -> Any:
 
 def declare_form(an: Analyzer, form: List) -> Any:
     """`(declare name…)`."""
+    for name in form.rest():
+        if not isinstance(name, Symbol):
+            raise an.error(f"declare takes names, but found {pr_str(name)}", form)
     return list_of([_sym("do"), *[_define("declare", s, {}, None) for s in form.rest()]])
 
 

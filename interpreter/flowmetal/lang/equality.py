@@ -108,7 +108,11 @@ _KINDS: Final = {
     "Set": "a set", "SortedMap": "a sorted map", "SortedSet": "a sorted set", "Cons": "a list", "Link": "a seq", "Seq": "a seq", "Duration": "a duration",
     "Instant": "an instant", "UUID": "a UUID", "Regex": "a regex", "bytes": "bytes",
     "ErrorValue": "an error", "Var": "a var", "Atom": "an atom", "Promise": "a promise",
-    "Callback": "a callback", "FlowHandle": "a flow handle",
+    "Callback": "a callback", "Transient": "a transient",
+    "Reduced": "a reduced value",
+    "Reducible": "a sequence without an end",
+    "Delay": "a delay",
+    "FlowHandle": "a flow handle",
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from flowmetal.lang.machine import Machine
 from flowmetal.lang.machine_ops import op
 from flowmetal.lang.persistent import EMPTY_MAP, List, Map, Set, Vector, seq_of
 from flowmetal.lang.primitives.leaf_calls import is_leaf
-from flowmetal.lang.primitives.registry import primitive
+from flowmetal.lang.primitives.registry import Primitive, primitive
 from flowmetal.lang.primitives.sorted_collections import sorted_map_by, sorted_set_by
 from flowmetal.lang.printer import pr_str
 from flowmetal.lang.reader import read_all
@@ -60,7 +60,7 @@ def _sorted_set_by(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
 
 
 def _comparing(f: Any) -> Any:
-    if is_leaf(f) or type(f) is Closure:
+    if type(f) in (Closure, Primitive) or is_leaf(f):
         return f
     raise LispError(f"the comparator of a sorted collection is a function that waits for nothing, but found {pr_str(f)}", type="type")
 

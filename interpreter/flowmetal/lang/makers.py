@@ -53,6 +53,8 @@ def _destructured_map(x: Any) -> Any:
     "core", "leaf?", "([f n])", "Whether f with n arguments cannot suspend: a library function, keyword, map, set, vector, or a function of such calls only."
 )
 def _leaf(f: Any, n: Any) -> Any:
+    if type(n) is not int:
+        raise LispError(f"leaf? needs a number of arguments, but found {pr_str(n)}", type="type")
     if type(f) is Closure:
         arity = f.code.arity(n)
         return arity is not None and arity.leaf is not None

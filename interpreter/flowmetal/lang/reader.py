@@ -27,7 +27,7 @@ from flowmetal.lang.tokens import TOKEN, BadToken
 from flowmetal.lang.values import Keyword, Regex, Symbol, keyword, kw, sym
 from flowmetal.lang.vectors import Vector
 
-MAX_DEPTH: Final = 200_000
+MAX_DEPTH: Final = 100_000
 """How deep forms may be nested."""
 MAX_FN_ARGS: Final = 20
 

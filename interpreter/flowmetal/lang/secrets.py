@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from flowmetal.errors import LispError
+from flowmetal.lang.persistent import List, Map, Set, Vector
 
 NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 
@@ -64,6 +65,20 @@ def joined(texts: list[str | Secret]) -> Secret:
     for text in texts:
         parts += [text] if isinstance(text, str) else text.parts
     return Secret(tuple(part for part in parts if part != ""))
+
+
+def replaced(value: Any, text_of: Callable[[Secret], str]) -> Any:
+    """A value with text in the place of its secrets; the same value where it holds none."""
+    if isinstance(value, Secret):
+        return text_of(value)
+    if isinstance(value, Map):
+        pairs = [(k, v, replaced(v, text_of)) for k, v in value.items()]
+        return Map.of([(k, new) for k, _, new in pairs]) if any(new is not old for _, old, new in pairs) else value
+    if isinstance(value, (Vector, List, Set)):
+        items = list(value)
+        new = [replaced(item, text_of) for item in items]
+        return Vector.of(new) if any(a is not b for a, b in zip(new, items, strict=True)) else value
+    return value
 
 
 def used(who: str, x: Secret) -> LispError:

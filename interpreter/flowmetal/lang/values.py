@@ -112,6 +112,7 @@ def sym(text: str) -> Symbol:
 _QUOTE_PAIR = re.compile(r"\\(.)", re.DOTALL)
 
 
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 _NOT_LINEAR = re.compile(r"perl operator|escape sequence: \\[1-9]")
 _LINEAR = "Patterns run in linear time: there is no look-around and there are no back-references."
 
@@ -134,6 +135,8 @@ class Regex:
 
             options = re2.Options()
             options.log_errors = False
+            if _HALF_PAIR.search(self.pattern):
+                raise LispError("bad regular expression: half of a surrogate pair is no letter", type="value")
             try:
                 self._compiled = re2.compile(self.pattern, options=options)
             except re2.error as e:

@@ -23,6 +23,10 @@ LIMIT: Final = 10_000_000
 """The greatest number of elements or characters that one primitive makes."""
 
 
+_FAR: Final = 1 << 60
+"""More elements than there can be."""
+
+
 def shown(x: Any) -> str:
     """`nil`, `the string "a"`, `the keyword :a`, `a vector`: how messages name a value."""
     if x is None:
@@ -70,7 +74,7 @@ def integer(who: str, x: Any) -> int:
 def count_of(who: str, x: Any) -> int:
     """A number of elements: an integer, or a float rounded up, as Clojure's `take` counts."""
     if type(x) is int:
-        return x
+        return x if -_FAR < x < _FAR else _FAR if x > 0 else -_FAR
     if type(x) in NUMBERS and x == x and abs(x) < 1e18:
         return -int(-x // 1)
     raise wrong(who, "a number", x)

@@ -145,6 +145,8 @@ def nth(coll: Any, i: Any, default: Any = _ABSENT) -> Any:
         raise wrong("nth", "a sequence with an order", coll)
     if hasattr(coll, "held"):
         return nth(coll.held(), i, default)
+    if isinstance(coll, Reducible) and i >= LIMIT:
+        raise too_large("nth")
     items: Any = coll.prefix(i + 1) if isinstance(coll, Reducible) and i >= 0 else items_of("nth", coll)
     if 0 <= i < len(items):
         return items[i]

@@ -52,11 +52,13 @@ PLAIN: Final = frozenset({"range", "repeat", "cycle"})
 class Reducible:
     """A sequence that may have no end; see the module."""
 
-    __slots__ = ("args", "kind", "seen")
+    __slots__ = ("after", "args", "kind", "seen")
 
     def __init__(self, kind: str, *args: Any) -> None:
         self.kind = kind
         self.args = args
+        self.after: Reducible | None = None
+        """Of an `iterate` that was walked: the one that begins an element later, so that a walk computes each once."""
         self.seen: tuple[Any, ...] = ()
         """The first elements, as far as they were computed; a memo, no part of the value."""
 
@@ -99,12 +101,29 @@ class Reducible:
             return self
         if self.kind == "cycle":
             return Reducible("cycle", self.args[0], (self.args[1] + n) % len(self.args[0]))
+        if self.kind == "iterate":
+            return self._iterated(n)
         if self.kind == "cons" and n == 1 and isinstance(self.args[1], Reducible):
             return self.args[1]
         if self.kind == "drop":
             return Reducible("drop", self.args[0] + n, self.args[1])
         return Reducible("drop", n, self)
 
+    def _iterated(self, n: int) -> Reducible:
+        node = self
+        while n:
+            if node.after is None:
+                if not 1 < len(node.seen) <= _WALKED:
+                    return Reducible("drop", n, node)
+                node.after = Reducible("iterate", node.args[0], node.seen[1])
+                node.after.seen = node.seen[1:]
+            node = node.after
+            n -= 1
+        return node
+
+
+_WALKED: Final = 64
+"""Up to so many elements that are known, a walk makes a node of each; more are looked up where they are."""
 
 END: Final = type("End", (), {"__repr__": lambda self: "END"})()
 """Stands in `seen` behind the last element of a sequence that has an end after all."""

@@ -13,7 +13,7 @@ from types import FunctionType
 from typing import Any, Final
 
 from flowmetal.errors import LispError
-from flowmetal.lang.primitives.checks import text, wrong
+from flowmetal.lang.primitives.checks import bad, integer, text, wrong
 from flowmetal.lang.primitives.leaf_calls import is_leaf, leaf_callable
 from flowmetal.lang.primitives.registry import leaf_loop, primitive
 from flowmetal.lang.primitives.sequences import sequence
@@ -29,6 +29,15 @@ def _regex(who: str, x: Any) -> Any:
     if type(x) is not Regex:
         raise wrong(who, "a regex", x)
     return x.compiled
+
+
+def _subject(who: str, s: Any) -> str:
+    """The string that is searched: one that UTF-8 can write."""
+    try:
+        text(who, s).encode("utf-8")
+    except UnicodeEncodeError:
+        raise bad(f"{who}: the string holds half of a surrogate pair, which is no letter") from None
+    return str(s)
 
 
 def _groups(m: Any) -> Any:
@@ -50,27 +59,27 @@ def re_pattern(s: Any) -> Regex:
 )
 def re_find(pattern: Any, s: Any) -> Any:
     """`re-find`."""
-    m = _regex("re-find", pattern).search(text("re-find", s))
+    m = _regex("re-find", pattern).search(_subject("re-find", s))
     return None if m is None else _groups(m)
 
 
 @primitive("core", "re-matches", "([re s])", "The match of the whole string, or nil; a vector when there are groups.", '(re-matches #"a+" "aab") ;=> nil')
 def re_matches(pattern: Any, s: Any) -> Any:
     """`re-matches`."""
-    m = _regex("re-matches", pattern).fullmatch(text("re-matches", s))
+    m = _regex("re-matches", pattern).fullmatch(_subject("re-matches", s))
     return None if m is None else _groups(m)
 
 
 @primitive("core", "re-seq", "([re s])", "All matches in a string; nil when there are none.", '(re-seq #"\\d" "a1b2") ;=> ("1" "2")')
 def re_seq(pattern: Any, s: Any) -> Any:
     """`re-seq`."""
-    return sequence(_groups(m) for m in _regex("re-seq", pattern).finditer(text("re-seq", s))) or None
+    return sequence(_groups(m) for m in _regex("re-seq", pattern).finditer(_subject("re-seq", s))) or None
 
 
 @primitive("core", "re-groups*", "([re s])", "Every match: [start end groups], for the prelude.")
 def re_groups(pattern: Any, s: Any) -> Vector:
     """`re-groups*`."""
-    return Vector.of(Vector.of((m.start(), m.end(), _groups(m))) for m in _regex("str/replace", pattern).finditer(text("str/replace", s)))
+    return Vector.of(Vector.of((m.start(), m.end(), _groups(m))) for m in _regex("str/replace", pattern).finditer(_subject("str/replace", s)))
 
 
 # The namespace str, as far as it takes regexes
@@ -86,11 +95,12 @@ def re_groups(pattern: Any, s: Any) -> Vector:
 def split(s: Any, pattern: Any, limit: Any = 0) -> Vector:
     """`str/split`."""
     s = as_text("str/split", s)
+    integer("str/split", limit)
     if type(pattern) is str:
         pattern = Regex(re.escape(pattern))
     parts: list[str] = []
     at = 0
-    for m in _regex("str/split", pattern).finditer(s):
+    for m in _regex("str/split", pattern).finditer(_subject("str/split", s)):
         if limit > 0 and len(parts) == limit - 1:
             break
         if m.end() == 0 or (m.start() == m.end() == len(s)):
@@ -153,7 +163,7 @@ def _replace(name: str, once: bool) -> Callable[[Any, Any, Any], str]:
         s = as_text(who, s)
         if type(match) is str:
             return str(s.replace(match, text(who, replacement), 1 if once else -1))
-        return _sub(s, _regex(who, match).finditer(s), _replacer(replacement), once)
+        return _sub(s, _regex(who, match).finditer(_subject(who, s)), _replacer(replacement), once)
 
     return run
 

@@ -105,7 +105,7 @@ def next_(coll: Any) -> Any:
     if isinstance(coll, List):
         return coll.rest() if coll._count > 1 else None
     if type(coll) is Reducible:
-        return seq(coll.drop(1))
+        return coll.drop(1) if seq(coll.drop(1)) is not None else None  # once more: what is known now may be shorter
     found = as_seq("next", coll)
     return found.rest() if len(found) > 1 else None
 
@@ -219,6 +219,7 @@ def take_last(n: Any, coll: Any) -> Any:
 @primitive("core", "drop-last", "([coll] [n coll])", "All but the last n (1) elements.", "(drop-last [1 2 3]) ;=> (1 2)")
 def drop_last(*args: Any) -> Any:
     """`drop-last`."""
+    _last_of("drop-last", args)
     n, coll = (1, *args)[-2:]
     items = items_of("drop-last", coll)
     return sequence(items[: max(len(items) - max(count_of("drop-last", n), 0), 0)])
@@ -388,12 +389,20 @@ def flatten(coll: Any) -> Any:
 @primitive("core", "doall", "([coll] [n coll])", "The collection: sequences are computed already.", "(doall [1 2]) ;=> [1 2]")
 def doall(*args: Any) -> Any:
     """`doall`."""
-    return args[-1]
+    return _last_of("doall", args)
 
 
 @primitive("core", "dorun", "([coll] [n coll])", "nil: sequences are computed already.", "(dorun [1 2]) ;=> nil")
 def dorun(*args: Any) -> None:
     """`dorun`."""
+    _last_of("dorun", args)
+
+
+def _last_of(who: str, args: tuple[Any, ...]) -> Any:
+    """The collection, which may have a number before it."""
+    if not 1 <= len(args) <= 2:
+        raise LispError(f"{who} takes 1 or 2 arguments, but was given {len(args)}: ([coll] [n coll])", type="arity")
+    return args[-1]
 
 
 # The leaf halves of functions that take functions

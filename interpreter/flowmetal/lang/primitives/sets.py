@@ -114,7 +114,9 @@ def project(rel: Any, keys: Any) -> Set:
 @primitive("set", "map-invert", "([map])", "A map from values to keys.", "(set/map-invert {:a 1}) ;=> {1 :a}")
 def map_invert(m: Any) -> Map:
     """`set/map-invert`."""
-    return Map.of((v, k) for k, v in (items_of("set/map-invert", m) if m is not None else ()))
+    if m is not None and not isinstance(m, Map):
+        raise wrong("set/map-invert", "a map", m)
+    return Map.of((v, k) for k, v in (m.items() if m is not None else ()))
 
 
 @primitive(
@@ -142,6 +144,11 @@ def index(rel: Any, keys: Any) -> Map:
 def join(a: Any, b: Any, keys: Any = None) -> Set:
     """`set/join`."""
     left, right = items_of("set/join", a), items_of("set/join", b)
+    for m in (*left, *right):
+        if not isinstance(m, Map):
+            raise wrong("set/join", "sets of maps", m)
+    if keys is not None and not isinstance(keys, Map):
+        raise wrong("set/join", "a map of keys to keys", keys)
     if not left or not right:
         return EMPTY_SET
     pairs = [(k, k) for k, _ in left[0].items() if k in right[0]] if keys is None else list(keys.items())

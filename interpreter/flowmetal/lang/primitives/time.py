@@ -111,7 +111,7 @@ def duration(n: Any, unit: Any = None) -> Duration:
 )
 def instant(ms: Any) -> Instant:
     """`time/instant`."""
-    if type(ms) not in NUMBERS:
+    if type(ms) not in NUMBERS or not abs(ms) < 1e18:
         raise wrong("time/instant", "a number of milliseconds", ms)
     return Instant(round(ms * 1000))
 

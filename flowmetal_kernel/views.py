@@ -29,7 +29,8 @@ REFRESH = 0.12
 """Seconds between two updates of a widget."""
 PICTURE = 1.5
 """Seconds that a status must last before the saved picture follows it (the output is drawn anew each time)."""
-REVIVED = 30
+REVIVED = 20
+"""How many views a new kernel makes again at most: the open flows' first, then the newest."""
 OPEN = ("running", "waiting", "paused")
 
 Publish = Callable[[str, dict[str, Any]], None]
@@ -102,7 +103,7 @@ class Views:
         client = await self._connect()
         for status in (*OPEN, None):
             for row in (await client.flows(status=status, limit=REVIVED))["items"]:
-                if row.get("kind") == "flow" and row["flow_id"] not in self._views:
+                if row.get("kind") == "flow" and row["flow_id"] not in self._views and len(self._views) < REVIVED:
                     view = self._views[row["flow_id"]] = View(row["flow_id"], model=timeline(row, []))
                     self._widget(view)
 

@@ -101,7 +101,11 @@ class History {
 
   act(action, message) {
     this.notice.textContent = "";
-    this.model.send({ action, message });
+    try {
+      this.model.send({ action, message });
+    } catch (error) {
+      this.notice.textContent = "this view has lost its kernel: run the cell again, or reload the page";
+    }
   }
 
   hear(content) {
@@ -286,7 +290,7 @@ export default {
     model.on("change:timeline", draw);
     model.on("msg:custom", hear);
     draw();
-    model.send({ action: "watch" });
+    view.act("watch");
     const timer = setInterval(() => view.timeline && !view.timeline.ended && view.tick(), TICK);
     return () => {
       clearInterval(timer);

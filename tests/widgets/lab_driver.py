@@ -165,9 +165,13 @@ class Notebook:
         self.page.wait_for_function("() => window.ran.then(() => true)", timeout=timeout * 1000)
         return self.cells()[-1]
 
+    def restart_kernel(self) -> None:
+        """Restarts the kernel, as the menu does after its question."""
+        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+
     def save(self) -> None:
         """Saves the notebook."""
-        self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.context.save()")
 
 
 def texts(cell: dict[str, Any]) -> str:

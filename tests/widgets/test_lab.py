@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import lab_driver
+import nbformat
 import psutil
 import pytest
 from lab_driver import CHROMIUM, Notebook, browser_page, errors, texts
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 import flowmetal
 from flowmetal.client.host_file import lock_holder
@@ -95,3 +97,37 @@ def take_picture(page: Any, waiting: Any) -> None:
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
     page.set_viewport_size({"width": 1240, "height": 800})
     page.screenshot(path=PICTURE)
+
+
+def test_views_outlive_their_kernel_and_are_pictures_without_one(lab: tuple[str, Path]) -> None:
+    url, folder = lab
+    code = ["(defflow waits [] (receive)) (start waits)", "(defflow adds [a b] (+ a b)) (def sum (start adds 1 2)) @sum sum"]
+    small = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "flowmetal", "display_name": "Flowmetal", "language": "flowmetal"}})
+    small.cells = [nbformat.v4.new_code_cell(source) for source in code]
+    nbformat.write(small, folder / "small.ipynb")
+    with browser_page(1240, 900) as page:
+        notebook = Notebook(page, url, "small.ipynb")
+        assert errors(notebook.run_all()) == []
+        page.locator(".fm-badge[data-status=completed]").wait_for()
+        notebook.restart_kernel()
+        press_until(page.get_by_role("button", name="Pause"), page.locator(".fm-badge[data-status=paused]"))
+        notebook.save()
+
+        page.route("**/api/sessions**", lambda route: route.abort())
+        page.goto(f"{url}/lab/tree/small.ipynb?reset")
+        pictures = page.locator('.jp-OutputArea-output img[alt^="Flowmetal history of"]')
+        pictures.nth(1).wait_for()
+        assert [str(pictures.nth(i).get_attribute("alt")).split()[3] for i in (0, 1)] == ["waits", "adds"]
+        assert page.locator(".fm-history").count() == 0
+
+
+def press_until(button: Any, effect: Any) -> None:
+    """Presses a button of a view that is drawn anew about now, until what it does is seen."""
+    for _ in range(8):
+        button.click()
+        try:
+            effect.wait_for(timeout=1500)
+            return
+        except PlaywrightTimeout:
+            continue
+    raise AssertionError("the view did not come back to life")

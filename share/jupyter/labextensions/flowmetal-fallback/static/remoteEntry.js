@@ -6,10 +6,13 @@
 //
 // The output of a flow that has ended is such a picture and no widget, so that every other viewer shows it. Beside the picture
 // it names its live view, in a type of our own: where the kernel still has that view, it is shown in the picture's place.
+//
+// A kernel that was restarted makes its views anew, under the same names: what stood on the page is then drawn once more.
 (() => {
   const WIDGET = "application/vnd.jupyter.widget-view+json";
   const HISTORY = "application/vnd.flowmetal.history+json";
   const OURS = 'alt="Flowmetal ';
+  const AFTER_RESTART = [1000, 2500, 5000]; // milliseconds: a kernel needs a moment to make its views
   let scope;
 
   async function shared(name) {
@@ -17,9 +20,10 @@
     return (await versions[0].get())();
   }
 
-  function withFallback(renderer, makeHtml) {
+  function withFallback(renderer, makeHtml, drawn) {
     const render = renderer.renderModel.bind(renderer);
     renderer.renderModel = async (model) => {
+      if (String(model.data["text/html"] || "").includes(OURS)) drawn.set(renderer, model);
       const picture = async () => {
         if (renderer.isDisposed || renderer.widgets.length) return;
         const html = makeHtml();
@@ -44,9 +48,33 @@
     return { trusted: model.trusted, metadata: model.metadata, data: { ...model.data, [WIDGET]: view }, setData: () => {} };
   }
 
-  function patch(rendermime) {
+  // Draws again what a restarted kernel has made anew; `force` also where a view of the old kernel stands.
+  function redraw(drawn, force) {
+    for (const [renderer, model] of drawn) {
+      if (renderer.isDisposed) drawn.delete(renderer);
+      else if (force || !renderer.widgets.length) {
+        for (const old of [...renderer.widgets]) old.parent = null; // not disposed: that would hide the output
+        renderer.renderModel(model);
+      }
+    }
+  }
+
+  function watchRestarts(panel, drawn) {
+    let restarting = false;
+    panel.sessionContext.statusChanged.connect((_, status) => {
+      if (status === "restarting" || status === "autorestarting") restarting = true;
+      if (!restarting || status !== "idle") return;
+      restarting = false;
+      AFTER_RESTART.forEach((wait, i) => setTimeout(() => redraw(drawn, i === 0), wait));
+    });
+  }
+
+  function patch(panel) {
+    const rendermime = panel.content.rendermime;
+    const drawn = new Map();
+    watchRestarts(panel, drawn);
     const create = rendermime.createRenderer.bind(rendermime);
-    const widget = () => withFallback(create(WIDGET), () => create("text/html"));
+    const widget = () => withFallback(create(WIDGET), () => create("text/html"), drawn);
     rendermime.createRenderer = (mimeType) => (mimeType === WIDGET ? widget() : create(mimeType));
     if (!rendermime.mimeTypes.includes(WIDGET)) return;
     const createRenderer = () => {
@@ -66,8 +94,8 @@
       autoStart: true,
       requires: [INotebookTracker],
       activate: (app, tracker) => {
-        tracker.forEach((panel) => patch(panel.content.rendermime));
-        tracker.widgetAdded.connect((_, panel) => patch(panel.content.rendermime));
+        tracker.forEach(patch);
+        tracker.widgetAdded.connect((_, panel) => patch(panel));
       },
     };
     return () => ({ __esModule: true, default: plugin });

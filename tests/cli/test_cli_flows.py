@@ -9,7 +9,6 @@ import subprocess
 import uuid
 
 import pytest
-
 from command_line import Cli
 
 
@@ -148,9 +147,7 @@ def test_sql_parquet(cli: Cli) -> None:
 
     query = "SELECT flow_id, created_at, steps, args FROM flows ORDER BY created_at LIMIT 2"
     cli.ok("start", "main")
-    done = subprocess.run(
-        cli.command("sql", query, "--format", "parquet"), capture_output=True, cwd=cli.folder, env=cli.env, check=True
-    )
+    done = subprocess.run(cli.command("sql", query, "--format", "parquet"), capture_output=True, cwd=cli.folder, env=cli.env, check=True)
     path = cli.folder / "rows.parquet"
     path.write_bytes(done.stdout)
     types = duckdb.sql(f"DESCRIBE SELECT * FROM '{path}'").fetchall()

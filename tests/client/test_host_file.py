@@ -45,9 +45,7 @@ def test_one_holder_at_a_time(store: StoreUrl) -> None:
 
 
 def test_a_killed_holder_holds_nothing(store: StoreUrl) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, store.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
+    with subprocess.Popen([sys.executable, "-c", HOLD, store.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "True\n"
         assert lock_holder(store) == holder.pid
@@ -113,12 +111,7 @@ def test_token_is_made_once_and_private(store: StoreUrl) -> None:
 def test_token_of_racing_processes_is_one(store: StoreUrl) -> None:
     program = "import sys; from flowmetal.client.host_file import token_of; from flowmetal.client.store_url import resolve; "
     program += "sys.stdin.read(); print(token_of(resolve(sys.argv[1])))"
-    racers = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, store.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(3)
-    ]
+    racers = [subprocess.Popen([sys.executable, "-c", program, store.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     for racer in racers:
         assert racer.stdin is not None
         racer.stdin.close()

@@ -178,9 +178,7 @@ def test_a_holder_that_never_hosts_is_named(store: StoreUrl, hasty: None) -> Non
         "import sys; from flowmetal.client.host_file import StoreLock; from flowmetal.client.store_url import resolve; "
         "lock = StoreLock(resolve(sys.argv[1])); print(lock.acquire(), flush=True); sys.stdin.read()"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", program, store.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
+    with subprocess.Popen([sys.executable, "-c", program, store.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "True\n"
         with pytest.raises(StoreError, match=f"process {holder.pid}"):

@@ -169,9 +169,7 @@ def test_unknown_flow(fm: flowmetal.Flowmetal) -> None:
 
 def test_flows_and_sql(fm: flowmetal.Flowmetal) -> None:
     flow = fm.start("waits")
-    assert flow.id in {row["flow_id"] for row in fm.flows(status="waiting")} | {
-        row["flow_id"] for row in fm.flows(status="running")
-    }
+    assert flow.id in {row["flow_id"] for row in fm.flows(status="waiting")} | {row["flow_id"] for row in fm.flows(status="running")}
     assert len(fm.flows(limit=1)) == 1
     relation = fm.sql("SELECT flow_id, created_at, args FROM flows WHERE flow_id = ?", [flow.id])
     ((flow_id, created_at, args),) = relation.fetchall()
@@ -192,9 +190,7 @@ def test_statuses(fm: flowmetal.Flowmetal) -> None:
 
 def test_many_threads_one_store(fm: flowmetal.Flowmetal) -> None:
     results: list[int] = []
-    threads = [
-        threading.Thread(target=lambda n=n: results.append(fm.start("add", n, 1).result(timeout=60))) for n in range(8)
-    ]
+    threads = [threading.Thread(target=lambda n=n: results.append(fm.start("add", n, 1).result(timeout=60))) for n in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -20,8 +20,6 @@ def test_rows() -> None:
 
 def test_types_that_crossed_as_text() -> None:
     types = ["TIMESTAMP WITH TIME ZONE", "DATE", "DECIMAL(10,2)", "VARCHAR", "DATE"]
-    relation = Relation.from_json(
-        ["a", "b", "c", "d", "e"], types, [["2026-01-02T03:04:05Z", "2026-01-02", 1.5, "2026", "no date"]]
-    )
+    relation = Relation.from_json(["a", "b", "c", "d", "e"], types, [["2026-01-02T03:04:05Z", "2026-01-02", 1.5, "2026", "no date"]])
     at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     assert relation.fetchall() == [(at, date(2026, 1, 2), Decimal("1.5"), "2026", "no date")]

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from loopback import free_port, serving
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
@@ -18,7 +19,6 @@ from flowmetal.lang.persistent import EMPTY_MAP, Map
 from flowmetal.lang.plain import from_plain, to_plain
 from flowmetal.lang.values import Duration, kw
 from flowmetal.runtime.connector import Call, Completed, Connector, Failed, Outcome
-from loopback import free_port, serving
 
 
 class Peer:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI, Request
+from loopback import serving
 
 from flowmetal.connect.json_text import NotJson, TooDeep, dump_json, parse_json
 from flowmetal.connect.shim.app import create_app
@@ -21,7 +22,6 @@ from flowmetal.connect.shim.problems import Problem
 from flowmetal.connect.shim.query import accepted, csv_text
 from flowmetal.errors import FlowEnded, LispError, SourceError
 from flowmetal.lang.spans import Source, Span
-from loopback import serving
 
 TOKEN = "t0ken"
 

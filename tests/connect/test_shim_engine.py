@@ -15,6 +15,7 @@ import httpx
 import nanoarrow as na  # type: ignore[import-untyped]
 import pytest
 from fastapi import FastAPI
+from loopback import serving
 
 from flowmetal.connect.http_request import HttpConnector
 from flowmetal.connect.shim.app import create_app
@@ -23,7 +24,6 @@ from flowmetal.runtime.engine import Engine
 from flowmetal.store.duckdb_store import DuckDBStore
 from flowmetal.store.memory import MemoryStore
 from flowmetal.store.protocol import Store
-from loopback import serving
 
 TOKEN = "t0ken"
 PROGRAM = """
@@ -201,9 +201,7 @@ def test_many_posts_at_once_settle_a_callback_once(client: httpx.Client) -> None
     flow_id = start(client, "hook")
     url = f"{client.base_url}/v1/callbacks/{callback_of(client, flow_id)}"
     codes: list[int] = []
-    threads = [
-        threading.Thread(target=lambda n=n: codes.append(httpx.post(url, json={"n": n}, verify=False).status_code)) for n in range(8)
-    ]
+    threads = [threading.Thread(target=lambda n=n: codes.append(httpx.post(url, json={"n": n}, verify=False).status_code)) for n in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -230,10 +228,7 @@ def test_the_same_key_at_once_is_one_message(client: httpx.Client) -> None:
     url = f"{client.base_url}/v1/flows/{flow_id}/messages"
     headers = {**client.headers, "Idempotency-Key": "once"}
     ids: list[str] = []
-    threads = [
-        threading.Thread(target=lambda: ids.append(httpx.post(url, json=1, headers=headers, verify=False).json()["message_id"]))
-        for _ in range(8)
-    ]
+    threads = [threading.Thread(target=lambda: ids.append(httpx.post(url, json=1, headers=headers, verify=False).json()["message_id"])) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -271,10 +266,7 @@ def test_listing_in_pages(client: httpx.Client) -> None:
             break
     assert ids <= set(seen) and len(seen) == len(set(seen))
     row = client.get("/v1/flows", params={"limit": 1}).json()["items"][0]
-    columns = (
-        "flow_id name kind status parent_id forked_from forked_at definitions_version created_at updated_at "
-        "finished_at steps args tags info result error"
-    )
+    columns = "flow_id name kind status parent_id forked_from forked_at definitions_version created_at updated_at finished_at steps args tags info result error"
     assert set(columns.split()) <= set(row)
     assert client.get("/v1/flows", params={"status": "moved"}).json() == {"items": [], "next": None}
 

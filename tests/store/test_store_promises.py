@@ -22,7 +22,7 @@ def test_seq_grows_within_a_flow_and_pos_over_the_store(store: Store) -> None:
 
 
 def test_a_row_comes_back_as_it_was_written(store: Store) -> None:
-    written = Row("f", "effect-requested", '{"a":"\\u0000 é 🙂"}', -5, step=2**40, fiber=3, exact="[\"x\"]", key="k/1")
+    written = Row("f", "effect-requested", '{"a":"\\u0000 é 🙂"}', -5, step=2**40, fiber=3, exact='["x"]', key="k/1")
     bare = Row("f", "log", "{}", 2**52)
     commit(store, written, bare)
     assert store.rows("f") == [written, bare]
@@ -47,11 +47,13 @@ def test_what_is_read_is_the_readers_own(store: Store) -> None:
 
 def test_expect_says_how_far_the_author_has_seen(store: Store) -> None:
     commit(store, started("a"), expect={"a": 0})
-    conflict, fine, stale = store.commit_group([
-        Commit([started("a")], {"a": 0}),
-        Commit([row("a", "log")], {"a": 1}),
-        Commit([row("a", "log")], {"a": 1}),
-    ])
+    conflict, fine, stale = store.commit_group(
+        [
+            Commit([started("a")], {"a": 0}),
+            Commit([row("a", "log")], {"a": 1}),
+            Commit([row("a", "log")], {"a": 1}),
+        ]
+    )
     assert isinstance(conflict, StoreConflict) and (conflict.expected, conflict.actual) == (0, 1)
     assert isinstance(fine, CommitResult)
     assert isinstance(stale, StoreConflict) and stale.actual == 2

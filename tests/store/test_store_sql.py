@@ -71,7 +71,7 @@ REFUSED = [
     "SELECT (SELECT content FROM read_text('{tmp}/in.csv'))",
     "SELECT 1 WHERE EXISTS (FROM read_text('{tmp}/in.csv'))",
     "SELECT * FROM fm.log",
-    "SELECT * FROM \"fm\".\"log\"",
+    'SELECT * FROM "fm"."log"',
     "SELECT * FROM FM.meta",
     "SELECT * FROM memory.fm.log",
     "SELECT * FROM fm.entries",

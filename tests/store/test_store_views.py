@@ -14,8 +14,7 @@ COLUMNS = {
     "flows": "flow_id, name, kind, status, parent_id, forked_from, forked_at, definitions_version, created_at, updated_at, "
     "finished_at, steps, args, tags, info, result, error",
     "events": "pos, flow_id, seq, at, kind, step, fiber, data",
-    "effects": "flow_id, step, fiber, op, target, args, status, attempts, requested_at, completed_at, duration_ms, result, "
-    "error, line, source",
+    "effects": "flow_id, step, fiber, op, target, args, status, attempts, requested_at, completed_at, duration_ms, result, error, line, source",
     "messages": "message_id, topic, flow_id, received_at, consumed_at, source, idempotency_key, data",
     "timers": "flow_id, step, due_at, fired_at",
     "definitions": "version, ns, name, kind, source, hash, defined_at",

@@ -34,9 +34,7 @@ def _command(action: str, help_text: str) -> click.Command:
     return command
 
 
-async def _act(
-    client: Client, action: str, flows: tuple[str, ...], where: str | None, reason: str | None, *, as_json: bool
-) -> int:
+async def _act(client: Client, action: str, flows: tuple[str, ...], where: str | None, reason: str | None, *, as_json: bool) -> int:
     if where is not None:
         open_flows = f"SELECT flow_id FROM flows WHERE finished_at IS NULL AND ({where}) ORDER BY created_at"
         flows = tuple(str(row[0]) for row in await client.sql(open_flows))
@@ -58,9 +56,7 @@ async def _act(
     return code
 
 
-pause: click.Command = _command(
-    "pause", "Pause flows: what arrives is kept, and nothing is done with it until `resume`."
-)
+pause: click.Command = _command("pause", "Pause flows: what arrives is kept, and nothing is done with it until `resume`.")
 resume: click.Command = _command("resume", "Let paused flows go on.")
 cancel: click.Command = _command("cancel", "Cancel flows at their next wait; their `finally` blocks and rollbacks run.")
 terminate: click.Command = _command("terminate", "End flows at once, without running any of their code.")

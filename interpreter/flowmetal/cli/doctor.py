@@ -100,9 +100,7 @@ async def _attached(where: StoreUrl, problems: list[str]) -> dict[str, Any]:
     finally:
         await client.aclose()
     keys = ("url", "background", "started_at", "version", "flows")
-    return {"reachable": True} | {
-        ("open_flows" if key == "flows" else key): said.get(key) for key in keys if key in said
-    }
+    return {"reachable": True} | {("open_flows" if key == "flows" else key): said.get(key) for key in keys if key in said}
 
 
 def _shown(value: Any) -> str:

@@ -28,9 +28,7 @@ _PLACE = re.compile(r"^\s*(?P<file>\S.*?):(?P<line>\d+):(?P<column>\d+)\s*$", re
 
 @click.command("eval")
 @click.argument("file", metavar="[FILE | -]", default="-")
-@click.option(
-    "--each", is_flag=True, help="One line a top-level form: its value, or `!! TYPE at LINE:COLUMN: MESSAGE`."
-)
+@click.option("--each", is_flag=True, help="One line a top-level form: its value, or `!! TYPE at LINE:COLUMN: MESSAGE`.")
 @common_json
 def evaluate(file: str, each: bool, store: str | None, as_json: bool) -> int:
     """Evaluate forms in one session, read from FILE or standard input.

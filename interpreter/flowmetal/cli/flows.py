@@ -21,9 +21,7 @@ STATUSES = ["running", "waiting", "paused", "completed", "failed", "cancelled", 
 @click.command()
 @click.option("--status", metavar="S", type=click.Choice(STATUSES), help=f"Only these: {', '.join(STATUSES)}.")
 @click.option("--name", metavar="N", help="Only flows of this program.")
-@click.option(
-    "--limit", metavar="N", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many."
-)
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
 @click.option("--all", "cells", is_flag=True, help="Notebook cells as well.")
 @common_json
 def ps(status: str | None, name: str | None, limit: int, cells: bool, store: str | None, as_json: bool) -> None:
@@ -47,9 +45,7 @@ def ps(status: str | None, name: str | None, limit: int, cells: bool, store: str
         remark(f"and more: --limit {limit * 2} shows them")
 
 
-async def _page(
-    client: Client, status: str | None, name: str | None, limit: int, cells: bool
-) -> tuple[list[Row], bool]:
+async def _page(client: Client, status: str | None, name: str | None, limit: int, cells: bool) -> tuple[list[Row], bool]:
     """The first `limit` rows, and whether there are more."""
     rows: list[Row] = []
     after: str | None = None
@@ -68,9 +64,7 @@ def _line(row: Row) -> list[Any]:
 
 @click.command()
 @click.argument("flow", metavar="FLOW")
-@click.option(
-    "--at", "step", metavar="STEP", type=click.IntRange(min=0), help="As it was when it waited for this step."
-)
+@click.option("--at", "step", metavar="STEP", type=click.IntRange(min=0), help="As it was when it waited for this step.")
 @common_json
 def show(flow: str, step: int | None, store: str | None, as_json: bool) -> None:
     """Show FLOW: its row, where it stands, and its steps so far."""

@@ -26,8 +26,7 @@ def store_option(function: F) -> F:
     return click.option(
         "--store",
         metavar="STORE",
-        help="PATH.duckdb, :memory:, postgresql://… or http://host:port. "
-        "Else FLOWMETAL_STORE, else the nearest flowmetal.duckdb, else one made here.",
+        help="PATH.duckdb, :memory:, postgresql://… or http://host:port. Else FLOWMETAL_STORE, else the nearest flowmetal.duckdb, else one made here.",
     )(function)
 
 
@@ -68,9 +67,7 @@ def store_for_command(store: str | None) -> StoreUrl:
     return resolve(store)
 
 
-def with_client(
-    store: str | None, body: Callable[[Client], Coroutine[Any, Any, T] | Awaitable[T]], *, host_here: bool = False
-) -> T:
+def with_client(store: str | None, body: Callable[[Client], Coroutine[Any, Any, T] | Awaitable[T]], *, host_here: bool = False) -> T:
     """Runs the body of a command with a client of the store."""
 
     async def run() -> T:

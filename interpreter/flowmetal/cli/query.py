@@ -19,9 +19,7 @@ from flowmetal.client.relation import Relation
 
 @click.command()
 @click.argument("query", metavar="SQL")
-@click.option(
-    "--format", "style", type=click.Choice(["table", "json", "csv", "parquet"]), default="table", show_default=True
-)
+@click.option("--format", "style", type=click.Choice(["table", "json", "csv", "parquet"]), default="table", show_default=True)
 @common_json
 def sql(query: str, style: str, store: str | None, as_json: bool) -> None:
     """Ask the store: one SELECT over flows, events, effects, messages, timers, definitions."""

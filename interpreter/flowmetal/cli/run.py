@@ -46,15 +46,11 @@ def _store_of_run(store: str | None, clock: str) -> StoreUrl:
         return resolve(":memory:")
     where = resolve(store)
     if where.kind != "memory":
-        raise click.UsageError(
-            f"--clock virtual needs a store of its own; {where} lives in real time (leave out --store)"
-        )
+        raise click.UsageError(f"--clock virtual needs a store of its own; {where} lives in real time (leave out --store)")
     return where
 
 
-async def _run(
-    where: StoreUrl, source: str, file: str, name: str, args: list[Any], *, virtual: bool, as_json: bool
-) -> int:
+async def _run(where: StoreUrl, source: str, file: str, name: str, args: list[Any], *, virtual: bool, as_json: bool) -> int:
     client = await _client_of_run(where, virtual)
     flow_id = ""
     try:
@@ -179,9 +175,7 @@ def start(name: str, args: tuple[str, ...], flow_id: str | None, store: str | No
 
 @click.command()
 @click.argument("flow", metavar="FLOW")
-@click.option(
-    "--timeout", metavar="S", type=click.FloatRange(min=0), help="Seconds to wait; without, as long as it takes."
-)
+@click.option("--timeout", metavar="S", type=click.FloatRange(min=0), help="Seconds to wait; without, as long as it takes.")
 @common_json
 def result(flow: str, timeout: float | None, store: str | None, as_json: bool) -> int:
     """Wait for FLOW (an id, or an unambiguous prefix) to end; print its result as JSON."""

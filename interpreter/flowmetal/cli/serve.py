@@ -31,9 +31,7 @@ from flowmetal.errors import FlowmetalError, StoreError
 @click.option("--idle-seconds", type=click.FloatRange(min=0.1), default=300.0, show_default=True,
               help="With --background: how long it stays without clients and open flows.")  # fmt: skip
 @common
-def serve(
-    address: str, port: int | None, public_url: str | None, background: bool, idle_seconds: float, store: str | None
-) -> int:
+def serve(address: str, port: int | None, public_url: str | None, background: bool, idle_seconds: float, store: str | None) -> int:
     """Run an interpreter: flows, timers and the HTTP shim, without a notebook."""
     from flowmetal.client.listening import Listen
     from flowmetal.client.listening import public_url as chosen_url

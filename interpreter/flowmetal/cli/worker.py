@@ -29,7 +29,7 @@ GRACE = 10.0
 @click.argument("module", metavar="MODULE[:OBJECT]")
 @click.option("--concurrency", metavar="N", type=click.IntRange(1, 1000), default=CONCURRENCY, show_default=True, help="Calls at the same time.")
 @click.option("--queue", "queues", metavar="Q", multiple=True, help="Only calls with this :queue; may be given several times.")
-@click.option("--lease", metavar="S", type=click.FloatRange(0.1, 86_400), default=LEASE, show_default=True, help="Seconds until a dead worker's calls go to others.")
+@click.option("--lease", metavar="S", type=click.FloatRange(0.1, 86_400), default=LEASE, help="Seconds until a dead worker's calls go to others.")
 @common
 def worker(module: str, concurrency: int, queues: tuple[str, ...], lease: float, store: str | None) -> None:
     """Serve the functions of a Python module to the flows of the store, until interrupted.

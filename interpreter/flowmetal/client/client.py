@@ -31,9 +31,7 @@ class Client(Protocol):
 
     store: StoreUrl
 
-    async def start_flow(
-        self, name: str, args: Sequence[Any], *, flow_id: str | None = None, request_id: str | None = None
-    ) -> tuple[str, bool]:
+    async def start_flow(self, name: str, args: Sequence[Any], *, flow_id: str | None = None, request_id: str | None = None) -> tuple[str, bool]:
         """Begins a flow: its id, and whether this call made it (the same id and call twice is the same flow)."""
 
     async def eval(self, source: str, *, ns: str = "user", file: str = "cell", request_id: str | None = None) -> str:
@@ -48,9 +46,7 @@ class Client(Protocol):
     async def flow(self, flow_id: str) -> Row:
         """The row of one flow, by its id or an unambiguous prefix of it."""
 
-    async def flows(
-        self, status: str | None = None, name: str | None = None, limit: int = 100, after: str | None = None
-    ) -> Row:
+    async def flows(self, status: str | None = None, name: str | None = None, limit: int = 100, after: str | None = None) -> Row:
         """A page of flows, newest first: `{"items", "next"}`."""
 
     async def events(self, flow_id: str, after: int = 0) -> list[Row]:

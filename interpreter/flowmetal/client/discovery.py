@@ -29,9 +29,7 @@ STARTS = 3
 """How often one search starts a background host before it gives up."""
 
 
-async def connect(
-    store: str | os.PathLike[str] | StoreUrl | None = None, *, host_here: bool = False, by: str = ""
-) -> Client:
+async def connect(store: str | os.PathLike[str] | StoreUrl | None = None, *, host_here: bool = False, by: str = "") -> Client:
     """A client of the store's engine.
 
     `host_here` false: attach, and start a background host where there is none (kernel, command line).
@@ -43,9 +41,7 @@ async def connect(
 
         return RemoteClient(where, Endpoint(where.url, os.environ.get("FLOWMETAL_TOKEN", "")))
     if where.kind == "postgresql":
-        raise StoreError(
-            f"{_without_password(where.url)}: PostgreSQL stores are not there yet", hint="name a PATH.duckdb"
-        )
+        raise StoreError(f"{_without_password(where.url)}: PostgreSQL stores are not there yet", hint="name a PATH.duckdb")
     if where.kind == "memory":
         return await _host(where, None, by)
     return await (_host_or_attach(where, by) if host_here else attach(where))
@@ -66,9 +62,7 @@ async def find_host(store: StoreUrl) -> HostInfo:
         await start_background(store)
     info = await look_for_host(store)
     if info is None:
-        raise StoreError(
-            f"{store}: a host was started {STARTS} times, and ended at once", hint="see `flowmetal doctor`"
-        )
+        raise StoreError(f"{store}: a host was started {STARTS} times, and ended at once", hint="see `flowmetal doctor`")
     return info
 
 

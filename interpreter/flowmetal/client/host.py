@@ -192,16 +192,12 @@ class Host:
 
     def _warn_of_moved_port(self, listen: Listen, old: int, new: int, *, replaced: bool) -> None:
         if not replaced:
-            self.warnings.append(
-                f"port {old}, which this store's callbacks name, is taken: listening on {new} this time"
-            )
+            self.warnings.append(f"port {old}, which this store's callbacks name, is taken: listening on {new} this time")
             return
         rows = self._backend.open_requests()
         open_callbacks = sum(1 for row in rows if json.loads(row.data).get("op") == "callback")
         if open_callbacks and listen.public_url is None:
-            self.warnings.append(
-                f"{open_callbacks} open callback(s) name port {old}; what is posted there no longer arrives"
-            )
+            self.warnings.append(f"{open_callbacks} open callback(s) name port {old}; what is posted there no longer arrives")
 
     async def _serve(self, listener: socket.socket, stack: contextlib.AsyncExitStack) -> asyncio.Task[None]:
         face = HttpFace(listener, self._app, self._activity.around)

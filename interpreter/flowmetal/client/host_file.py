@@ -146,18 +146,14 @@ def write_private(path: Path, text: str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise StoreError(
-            f"cannot write {path}: {error.strerror}", hint="the store's folder must be writable"
-        ) from error
+        raise StoreError(f"cannot write {path}: {error.strerror}", hint="the store's folder must be writable") from error
 
 
 def _open_lock(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StoreError(
-            f"cannot write {path}: {error.strerror}", hint="the store's folder must be writable"
-        ) from error
+        raise StoreError(f"cannot write {path}: {error.strerror}", hint="the store's folder must be writable") from error
 
 
 def _forget_locks_in_child() -> None:

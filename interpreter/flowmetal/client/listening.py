@@ -82,9 +82,7 @@ def _listen_on(host: str, port: int) -> socket.socket:
 
 def _cannot_listen(host: str, port: int, error: OSError) -> FlowmetalError:
     reason = "something else listens there" if error.errno == errno.EADDRINUSE else (error.strerror or str(error))
-    return FlowmetalError(
-        f"cannot listen on {host}:{port}: {reason}", type="value", hint="--port 0 takes any free port"
-    )
+    return FlowmetalError(f"cannot listen on {host}:{port}: {reason}", type="value", hint="--port 0 takes any free port")
 
 
 class Activity:

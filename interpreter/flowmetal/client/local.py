@@ -36,14 +36,10 @@ class LocalClient:
             return await coroutine
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
 
-    async def start_flow(
-        self, name: str, args: Sequence[Any], *, flow_id: str | None = None, request_id: str | None = None
-    ) -> tuple[str, bool]:
+    async def start_flow(self, name: str, args: Sequence[Any], *, flow_id: str | None = None, request_id: str | None = None) -> tuple[str, bool]:
         """See `Client`."""
         key = request_id or new_request_id()
-        return await self._on_engine(
-            self._engine.start_flow(name, list(args), flow_id=flow_id, request_id=key, by=self._by)
-        )
+        return await self._on_engine(self._engine.start_flow(name, list(args), flow_id=flow_id, request_id=key, by=self._by))
 
     async def eval(self, source: str, *, ns: str = "user", file: str = "cell", request_id: str | None = None) -> str:
         """See `Client`."""
@@ -62,9 +58,7 @@ class LocalClient:
         """See `Client`."""
         return await self._on_engine(self._engine.flow(flow_id))
 
-    async def flows(
-        self, status: str | None = None, name: str | None = None, limit: int = 100, after: str | None = None
-    ) -> Row:
+    async def flows(self, status: str | None = None, name: str | None = None, limit: int = 100, after: str | None = None) -> Row:
         """See `Client`."""
         return await self._on_engine(self._engine.flows(status=status, name=name, limit=limit, after=after))
 

@@ -56,9 +56,7 @@ class RemoteClient:
         )
         self._moving = asyncio.Lock()
 
-    async def start_flow(
-        self, name: str, args: Sequence[Any], *, flow_id: str | None = None, request_id: str | None = None
-    ) -> tuple[str, bool]:
+    async def start_flow(self, name: str, args: Sequence[Any], *, flow_id: str | None = None, request_id: str | None = None) -> tuple[str, bool]:
         """See `Client`."""
         body: Row = {"name": name, "args": list(args)}
         if flow_id is not None:
@@ -97,9 +95,7 @@ class RemoteClient:
         """See `Client`."""
         return _object(await self._call("GET", _path(flow_id)))
 
-    async def flows(
-        self, status: str | None = None, name: str | None = None, limit: int = 100, after: str | None = None
-    ) -> Row:
+    async def flows(self, status: str | None = None, name: str | None = None, limit: int = 100, after: str | None = None) -> Row:
         """See `Client`."""
         query = {"status": status, "name": name, "limit": str(limit), "after": after}
         return _object(await self._call("GET", "/v1/flows", query={k: v for k, v in query.items() if v is not None}))
@@ -150,9 +146,7 @@ class RemoteClient:
 
     async def state(self, flow_id: str, step: int | None = None) -> Row:
         """See `Client`."""
-        return _object(
-            await self._call("GET", _path(flow_id, "state"), query={} if step is None else {"step": str(step)})
-        )
+        return _object(await self._call("GET", _path(flow_id, "state"), query={} if step is None else {"step": str(step)}))
 
     async def send(self, flow_id: str, message: Any, *, key: str | None = None) -> str:
         """See `Client`."""
@@ -244,9 +238,7 @@ class RemoteClient:
             sent["Idempotency-Key"] = key
         for attempt in range(ATTEMPTS):
             endpoint = self._endpoint
-            request = self._http.build_request(
-                method, endpoint.url + path, params=query, content=content, headers={**sent, **_authorization(endpoint)}
-            )
+            request = self._http.build_request(method, endpoint.url + path, params=query, content=content, headers={**sent, **_authorization(endpoint)})
             try:
                 answer = await self._answer(request, endpoint)
             except httpx.TransportError as error:
@@ -282,9 +274,7 @@ class RemoteClient:
     async def _move(self, dead: Endpoint) -> None:
         """After `dead` did not answer: the host to speak to now."""
         if self._relocate is None:
-            raise StoreError(
-                f"nothing answers at {dead.url}", hint="is `flowmetal serve` running there, and is the port right?"
-            )
+            raise StoreError(f"nothing answers at {dead.url}", hint="is `flowmetal serve` running there, and is the port right?")
         async with self._moving:
             if self._endpoint is dead:
                 self._endpoint = await self._relocate()

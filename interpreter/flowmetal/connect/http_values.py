@@ -31,9 +31,7 @@ MAX_BODY = 10 * 1024 * 1024
 MAX_RESPONSE_DEPTH = 200
 MAX_RETRY_AFTER = 86_400.0
 _RETRIED_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
-_TEXT_TYPES = re.compile(
-    r"text/|application/(?:.*\+)?(?:json|xml|javascript|x-www-form-urlencoded|yaml|x-ndjson|graphql)"
-)
+_TEXT_TYPES = re.compile(r"text/|application/(?:.*\+)?(?:json|xml|javascript|x-www-form-urlencoded|yaml|x-ndjson|graphql)")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BODY_KEYS = ("json", "form", "body")
 
@@ -131,9 +129,7 @@ def content_type(response: httpx.Response) -> str:
 def response_value(response: httpx.Response, body: str | bytes, parsed: Any) -> Map:
     """The response map: `:headers` has lower-case keywords as keys, and one string for repeated headers."""
     headers = Map.of((Keyword.of(name), value) for name, value in _merged(response.headers.multi_items()))
-    return Map.of(
-        [(kw("status"), response.status_code), (kw("headers"), headers), (kw("body"), body), (kw("json"), parsed)]
-    )
+    return Map.of([(kw("status"), response.status_code), (kw("headers"), headers), (kw("body"), body), (kw("json"), parsed)])
 
 
 def failure_data(request: Request, **more: Any) -> Map:

@@ -15,11 +15,11 @@ MAX_DIGITS = 4_300
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 
 
-class NotJson(ValueError):  # noqa: N818
+class NotJson(ValueError):
     """The text is not JSON; the message says where."""
 
 
-class TooDeep(ValueError):  # noqa: N818
+class TooDeep(ValueError):
     """The text is nested deeper, or has a number with more digits, than the limit in the message."""
 
 

@@ -37,9 +37,7 @@ class Plan:
         self._find = find
 
     @classmethod
-    def of(
-        cls, commits: Sequence[Commit], last_pos: int, last_seq: Callable[[str], int], find: Callable[[str, str], Row | None]
-    ) -> Plan:
+    def of(cls, commits: Sequence[Commit], last_pos: int, last_seq: Callable[[str], int], find: Callable[[str, str], Row | None]) -> Plan:
         """The plan of a group, in its order."""
         plan = cls(last_pos, last_seq, find)
         for commit in commits:

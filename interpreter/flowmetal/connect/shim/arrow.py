@@ -23,13 +23,8 @@ _MICROSECOND = datetime.timedelta(microseconds=1)
 def arrow_stream(columns: Sequence[str], types: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
     """One record batch with a field for each column."""
     fields = [_FIELDS.get(type, (na.string, _text)) for type in types]
-    schema = na.struct(
-        [na.c_schema(make()).modify(name=name) for name, (make, _) in zip(columns, fields, strict=True)], nullable=False
-    )
-    arrays = [
-        na.c_array([None if row[i] is None else convert(row[i]) for row in rows], make())
-        for i, (make, convert) in enumerate(fields)
-    ]
+    schema = na.struct([na.c_schema(make()).modify(name=name) for name, (make, _) in zip(columns, fields, strict=True)], nullable=False)
+    arrays = [na.c_array([None if row[i] is None else convert(row[i]) for row in rows], make()) for i, (make, convert) in enumerate(fields)]
     batch = na.c_array_from_buffers(schema, len(rows), [None], 0, children=arrays)
     out = io.BytesIO()
     with StreamWriter.from_writable(out) as writer:

@@ -20,9 +20,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 bearer = HTTPBearer(auto_error=False, description="The store's token; `flowmetal token` prints it.")
 
 
-async def require_token(
-    context: Ctx, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)] = None
-) -> None:
+async def require_token(context: Ctx, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)] = None) -> None:
     """Refuses a request without the store's token."""
     given = credentials.credentials if credentials else ""
     if not context.token or not hmac.compare_digest(given.encode(), context.token.encode()):

@@ -37,9 +37,7 @@ class EvalRequest(BaseModel):
     summary="Add definitions",
     openapi_extra={"requestBody": {"required": True, "content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-async def define(
-    request: Request, context: Ctx, by: By, file: Annotated[str, Query(max_length=1000)] = "definitions.flow"
-) -> Response:
+async def define(request: Request, context: Ctx, by: By, file: Annotated[str, Query(max_length=1000)] = "definitions.flow") -> Response:
     """Adds the definitions of a source text. `file` is the name that errors show."""
     source = await read_text(request, context.limits)
     return json_response(await context.engine.load(source, file=file, by=by))
@@ -54,24 +52,18 @@ async def define(
 async def evaluate(request: Request, context: Ctx, by: By, key: RequestId = None) -> Response:
     """Starts a flow of kind `cell`; its result gives the value of the last form."""
     body = EvalRequest.model_validate(await read_json_object(request, context.limits))
-    flow_id = await context.engine.eval(
-        body.source, ns=body.ns, file=body.file, request_id=body.request_id or key, by=by
-    )
+    flow_id = await context.engine.eval(body.source, ns=body.ns, file=body.file, request_id=body.request_id or key, by=by)
     return json_response({"flow_id": flow_id}, 202, {"Location": f"/v1/flows/{flow_id}"})
 
 
 @router.get("/v1/complete", summary="Complete a name")
-async def complete(
-    context: Ctx, prefix: Annotated[str, Query(max_length=500)] = "", ns: Namespace = "user"
-) -> Response:
+async def complete(context: Ctx, prefix: Annotated[str, Query(max_length=500)] = "", ns: Namespace = "user") -> Response:
     """Names that begin with the prefix, as seen from a namespace."""
     return json_response({"items": await context.engine.complete(prefix, ns)})
 
 
 @router.get("/v1/inspect", summary="Look up a name")
-async def inspect(
-    context: Ctx, name: Annotated[str, Query(min_length=1, max_length=500)], ns: Namespace = "user"
-) -> Response:
+async def inspect(context: Ctx, name: Annotated[str, Query(min_length=1, max_length=500)], ns: Namespace = "user") -> Response:
     """What a name is: its arguments, documentation and source. 404 when it names nothing."""
     found = await context.engine.inspect(name, ns)
     if found is None:

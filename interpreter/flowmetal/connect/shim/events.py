@@ -74,9 +74,7 @@ async def _stream(context: Context, flow_id: str, after: int) -> AsyncIterator[s
                 yield event_text(row)
             if rows and rows[-1]["kind"] in ENDINGS:
                 return
-            done, _ = await asyncio.wait(
-                {tick, closing}, timeout=context.limits.keep_alive, return_when=asyncio.FIRST_COMPLETED
-            )
+            done, _ = await asyncio.wait({tick, closing}, timeout=context.limits.keep_alive, return_when=asyncio.FIRST_COMPLETED)
             if not done:
                 yield ": still here\n\n"
             if tick in done:

@@ -49,9 +49,7 @@ class ControlRequest(BaseModel):
 async def start(request: Request, context: Ctx, by: By, request_id: RequestId = None) -> Response:
     """Starts a flow under the newest definitions. The same `Idempotency-Key` never starts a second one."""
     body = StartRequest.model_validate(await read_json_object(request, context.limits))
-    flow_id, created = await context.engine.start_flow(
-        body.name, body.args, flow_id=body.id, request_id=request_id, by=by
-    )
+    flow_id, created = await context.engine.start_flow(body.name, body.args, flow_id=body.id, request_id=request_id, by=by)
     return json_response({"flow_id": flow_id}, 201 if created else 200, {"Location": f"/v1/flows/{flow_id}"})
 
 

@@ -65,7 +65,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-class Problem(Exception):  # noqa: N818
+class Problem(Exception):
     """An error answer. `extra` are further members of the problem object."""
 
     def __init__(

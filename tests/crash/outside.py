@@ -1,0 +1,208 @@
+"""The outside world of flows that are killed: an HTTP server that remembers all, and hosts that come and go.
+
+In: requests of flows, each with its `Idempotency-Key`; it answers them, and where they name a callback delivers it, over
+and over until it is acknowledged. Out: what arrived, in order, and which deliveries were acknowledged.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from processes import store_at
+
+from flowmetal.client.host_file import token_of
+from flowmetal.store.duckdb_store import DuckDBStore
+from flowmetal.store.protocol import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One request of a flow."""
+
+    key: str
+    path: str
+    body: str
+
+
+class Outside:
+    """A server on loopback. `on_arrival` is called with the number of requests so far, before each is answered."""
+
+    def __init__(self) -> None:
+        self.arrivals: list[Arrival] = []
+        self.acknowledged: list[str] = []
+        """Tokens of callbacks whose delivery was answered 2xx."""
+        self.on_arrival: Callable[[int], None] = lambda count: None
+        self._lock = threading.Lock()
+        self._deliveries: queue.SimpleQueue[tuple[str, bytes] | None] = queue.SimpleQueue()
+        self._ended = threading.Event()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._threads = [threading.Thread(target=self._server.serve_forever, args=(0.05,)), threading.Thread(target=self._deliver)]
+        for thread in self._threads:
+            thread.start()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        outside = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                length = int(self.headers["Content-Length"])
+                body = self.rfile.read(length)
+                if len(body) < length:
+                    raise ConnectionError("the sender was killed while it sent")
+                answer = outside.take(Arrival(self.headers["Idempotency-Key"], self.path, body.decode()))
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def handle(self) -> None:
+                try:
+                    super().handle()
+                except ConnectionError:
+                    return  # the flow's process was killed: nobody is left to answer
+
+            def log_message(self, format: str, *args: Any) -> None:
+                return
+
+        return Handler
+
+    def take(self, arrival: Arrival) -> bytes:
+        """Notes a request; its answer is the same for each attempt."""
+        with self._lock:
+            self.arrivals.append(arrival)
+            count = len(self.arrivals)
+        sent = json.loads(arrival.body)
+        if sent.get("notify"):
+            self._deliveries.put((sent["notify"], json.dumps({"paid": sent["n"]}).encode()))
+        self.on_arrival(count)
+        return json.dumps({"n": sent["n"]}).encode()
+
+    def _deliver(self) -> None:
+        while (delivery := self._deliveries.get()) is not None:
+            url, body = delivery
+            if not self._post(url, body):
+                self._ended.wait(0.02)
+                self._deliveries.put(delivery)
+
+    def _post(self, url: str, body: bytes) -> bool:
+        """Whether the delivery was acknowledged; a refused or broken connection is not."""
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=20):
+                self.acknowledged.append(url.rsplit("/", 1)[1])
+                return True
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{url} answered {error.code}: {error.read().decode()}") from error
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Ends the server."""
+        self._ended.set()
+        self._deliveries.put(None)
+        self._server.shutdown()
+        self._server.server_close()
+        for thread in self._threads:
+            thread.join()
+
+
+class Served:
+    """`flowmetal serve` on a store, again and again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = store_at(folder / "flowmetal.duckdb")
+        self.url = ""
+        self.pid = 0
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Starts a host, and waits until it answers."""
+        command = [sys.executable, "-m", "flowmetal", "serve", "--store", self.store.url, "--port", "0"]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd=self.folder)
+        self.pid = self._process.pid
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        found = re.fullmatch(r"listening on (\S+)\n", line)
+        assert found, line
+        self.url = found[1]
+
+    def kill(self) -> None:
+        """Ends it in the middle of whatever it does."""
+        strike(self.pid)
+        self.reap()
+
+    def reap(self) -> None:
+        """Waits for the end of a host that is killed."""
+        assert self._process is not None
+        self._process.wait(timeout=60)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def stop(self) -> None:
+        """Ends it in order."""
+        assert self._process is not None
+        self._process.terminate()
+        self.reap()
+        assert self._process.returncode == 0
+
+    def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """One request with the store's token: status and answer."""
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Authorization": f"Bearer {token_of(self.store)}"}, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    def follow(self, flow_id: str) -> Iterator[Any]:
+        """The flow's events, live."""
+        headers = {"Authorization": f"Bearer {token_of(self.store)}", "Accept": "text/event-stream"}
+        request = urllib.request.Request(f"{self.url}/v1/flows/{flow_id}/events", headers=headers)
+        with urllib.request.urlopen(request, timeout=30) as stream:
+            for line in stream:
+                if line.startswith(b"data: "):
+                    yield json.loads(line[6:])
+
+    def log(self, number: int) -> list[Row]:
+        """The whole log as it is on disk, read from a copy so that the next host finds what the killed one left."""
+        copy = self.folder / f"copy-{number}"
+        copy.mkdir()
+        for file in self.folder.glob("flowmetal.duckdb*"):
+            if file.suffix in (".duckdb", ".wal"):
+                shutil.copy(file, copy / file.name)
+        store = DuckDBStore(copy / "flowmetal.duckdb")
+        try:
+            ids = [row[0] for row in store.query("SELECT DISTINCT flow_id FROM events").rows]
+            return sorted((row for flow_id in ids for row in store.rows(flow_id)), key=lambda row: row.pos)
+        finally:
+            store.close()
+            shutil.rmtree(copy)
+
+
+def strike(pid: int) -> None:
+    """`kill -9` without waiting: from within the request that the process has under way."""
+    try:
+        os.kill(pid, 9)
+    except ProcessLookupError:
+        return

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flowmetal.errors import LispError
-from flowmetal.lang.persistent import List, Map, Set, Vector
-from flowmetal.lang.secrets import Secret
+from flowmetal.lang.secrets import replaced
 
 SecretOf = Callable[[str], str]
 
@@ -35,16 +34,7 @@ def secrets_of(file: Path | None) -> SecretOf:
 
 def filled(value: Any, secret_of: SecretOf) -> Any:
     """A value with its secrets in place, for whoever sends it now; the same value where it holds none."""
-    if isinstance(value, Secret):
-        return value.fill(secret_of)
-    if isinstance(value, Map):
-        pairs = [(k, v, filled(v, secret_of)) for k, v in value.items()]
-        return Map.of([(k, new) for k, _, new in pairs]) if any(new is not old for _, old, new in pairs) else value
-    if isinstance(value, (Vector, List, Set)):
-        items = list(value)
-        new = [filled(item, secret_of) for item in items]
-        return Vector.of(new) if any(a is not b for a, b in zip(new, items, strict=True)) else value
-    return value
+    return replaced(value, lambda secret: secret.fill(secret_of))
 
 
 def _read(file: Path) -> dict[str, str]:

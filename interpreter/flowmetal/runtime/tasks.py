@@ -12,13 +12,14 @@ import asyncio
 import contextlib
 import heapq
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flowmetal.errors import LeaseLost, LispError
 from flowmetal.lang.persistent import EMPTY_MAP, Map, Vector
 from flowmetal.lang.plain import from_plain, to_plain
+from flowmetal.lang.secrets import Secret, replaced
 from flowmetal.lang.values import ErrorValue, Instant, kw
 from flowmetal.runtime.process import Process
 from flowmetal.runtime.retries import NO_RETRY, RetryPolicy, parse_retry, seconds
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 
 INTERRUPTED = kw("effect/interrupted")
 TIMEOUT = kw("flow/timeout")
-ANSWERS = frozenset({kinds.EFFECT_COMPLETED, kinds.EFFECT_FAILED, kinds.ATTEMPT_FAILED})
-"""Kinds by which an answer of a worker is known again."""
+COMPLETED = frozenset({kinds.EFFECT_COMPLETED})
+FAILED = frozenset({kinds.EFFECT_FAILED, kinds.ATTEMPT_FAILED})
+"""Kinds by which a worker's answer is known again."""
 
 Step = tuple[str, int]
 
@@ -293,7 +295,7 @@ class Tasks:
 
     async def _out_of_time(self, lease: Lease, error: ErrorValue) -> None:
         with contextlib.suppress(LeaseLost):  # the step is over for another reason
-            await self._fail(lease, error, None)
+            await self._fail(lease, error, None, None)
 
     def _described(self, lease: Lease) -> dict[str, Any]:
         task = lease.task
@@ -301,7 +303,7 @@ class Tasks:
         if task.attempt_seconds is not None:
             ends.append(self.engine.clock.now() + int(task.attempt_seconds * 1e6))
         return {
-            "id": lease.id, "function": task.name, "args": [to_plain(arg)[0] for arg in task.args], "attempt": task.attempt,
+            "id": lease.id, "function": task.name, "args": [to_plain(replaced(arg, _named))[0] for arg in task.args], "attempt": task.attempt,
             "idempotency_key": task.key, "deadline": Instant(min(ends)).format() if ends else None, "flow_id": task.flow_id, "step": task.step,
         }  # fmt: skip
 
@@ -316,14 +318,14 @@ class Tasks:
 
     async def complete(self, task_id: str, result: Any) -> None:
         """Answers a call with plain data; on disk when this returns. The same again changes nothing. Raises LeaseLost."""
-        await self._answer(task_id, lambda lease: self._complete(lease, from_plain(result)))
+        await self._answer(task_id, COMPLETED, lambda lease: self._complete(lease, from_plain(result)))
 
     async def fail(self, task_id: str, error: Any, retry: bool | None = None) -> None:
         """An attempt has failed with a plain error: it is made again if `:retry` of the call, and `retry`, allow it. Raises LeaseLost."""
         value = error_from_plain(error)
-        await self._answer(task_id, lambda lease: self._fail(lease, value, retry))
+        await self._answer(task_id, FAILED, lambda lease: self._fail(lease, value, retry, lease.id))
 
-    async def _answer(self, task_id: str, answer: Any) -> None:
+    async def _answer(self, task_id: str, kinds_: frozenset[str], answer: Callable[[Lease], Awaitable[None]]) -> None:
         lease = self.leases.get(task_id)
         if lease is not None:
             async with lease.lock:
@@ -331,24 +333,25 @@ class Tasks:
                     await answer(lease)
                     lease.answered = True
                     self._end(lease)
-                if not lease.withdrawn:
+                    if lease.withdrawn:
+                        raise _lost(task_id)
                     return
-        elif await self._is_recorded(task_id):
-            return
-        raise _lost(task_id)
+        if not await self._is_recorded(task_id, kinds_):
+            raise _lost(task_id)
 
     async def _complete(self, lease: Lease, value: Any) -> None:
         task = lease.task
         facts = {"attempts": task.attempt, "task": lease.id}
         await self._deliver(lease, Draft(kinds.EFFECT_COMPLETED, task.step, None, facts, {"result": value}))
 
-    async def _fail(self, lease: Lease, error: ErrorValue, retry: bool | None) -> None:
+    async def _fail(self, lease: Lease, error: ErrorValue, retry: bool | None, task_id: str | None) -> None:
+        """`task_id` is None where no worker has said so."""
         task = lease.task
         if lease.withdrawn or not _may_retry(task, error, retry):
-            await self._deliver(lease, _failed(task.step, error, task.attempt, lease.id))
+            await self._deliver(lease, _failed(task.step, error, task.attempt, task_id))
             return
         next_at = self.engine.clock.now() + int(task.policy.delay(task.attempt) * 1e6)
-        facts = {"attempt": task.attempt, "next_at": Instant(next_at).format(), "task": lease.id}
+        facts = {"attempt": task.attempt, "next_at": Instant(next_at).format(), "task": task_id}
         await self._deliver(lease, Draft(kinds.ATTEMPT_FAILED, task.step, None, facts, {"error": error}))
         if (task.flow_id, task.step) in self.open:
             task.attempt += 1
@@ -370,16 +373,16 @@ class Tasks:
         await self.engine.deliver(lease.task.flow_id, make)
         if over:
             self._end(lease)
-            if not await self._is_recorded(lease.id):
+            if not await self._is_recorded(lease.id, frozenset({draft.kind})):
                 raise _lost(lease.id)
 
-    async def _is_recorded(self, task_id: str) -> bool:
+    async def _is_recorded(self, task_id: str, kinds_: frozenset[str]) -> bool:
         """Whether the log holds the answer that was given under this id: whoever gave it may not have heard so."""
         flow_id, _, rest = task_id.partition("~")
         number = rest.partition("~")[0]
         if not number.isdecimal():
             return False
-        rows = await self.engine.writer.call(self.engine.store.rows, flow_id, 0, None, ANSWERS)
+        rows = await self.engine.writer.call(self.engine.store.rows, flow_id, 0, None, kinds_)
         return any(row.step == int(number) and f'"task":"{task_id}"' in row.data and '"late":true' not in row.data for row in rows)
 
     def _fail_step(self, flow_id: str, step: int, name: str, attempt: int) -> None:
@@ -392,6 +395,11 @@ class Tasks:
 
 def _is_open(process: Process, step: int) -> bool:
     return step in process.open and not process.ended
+
+
+def _named(secret: Secret) -> str:
+    """What a worker is told of a secret."""
+    return secret.name or secret.to_plain()
 
 
 def _may_retry(task: Task, error: ErrorValue, retry: bool | None) -> bool:

@@ -101,6 +101,7 @@ MESSAGES: Final = f"""
 WITH outcome AS (
     SELECT pos, flow_id, step, at_us, key, kind, TRY_CAST(data AS JSON) AS j FROM fm.entries
     WHERE kind IN ('{kinds.EFFECT_COMPLETED}', '{kinds.EFFECT_CANCELLED}') AND contains(data, '"message_id"')
+        AND TRY_CAST(data AS JSON)->>'$.message_id' IS NOT NULL
 ), mail AS (
     SELECT pos, flow_id, at_us, key, TRY_CAST(data AS JSON) AS j FROM fm.entries WHERE kind = '{kinds.MESSAGE_RECEIVED}'
 ), taken AS (
@@ -112,9 +113,13 @@ SELECT m.j->>'$.message_id' AS message_id, m.j->>'$.topic' AS topic, m.flow_id,
     m.j->>'$.source' AS source, m.key AS idempotency_key, m.j->'$.message' AS data
 FROM mail m LEFT JOIN taken t ON t.flow_id = m.flow_id AND t.message_id = m.j->>'$.message_id'
 UNION ALL
-SELECT o.j->>'$.message_id', NULL, o.flow_id, make_timestamptz(o.at_us), make_timestamptz(o.at_us),
-    coalesce(o.j->>'$.source', 'callback'), NULL, o.j->'$.result'
+SELECT o.j->>'$.message_id', o.j->>'$.topic', o.flow_id, make_timestamptz(o.at_us), make_timestamptz(o.at_us),
+    coalesce(o.j->>'$.source', 'callback'), NULL,
+    CASE WHEN o.j->>'$.topic' IS NULL THEN o.j->'$.result' ELSE o.j->'$.result.value' END
 FROM outcome o ANTI JOIN mail m ON m.flow_id = o.flow_id AND m.j->>'$.message_id' = o.j->>'$.message_id'
+UNION ALL
+SELECT j->>'$.message_id', j->>'$.topic', NULL, make_timestamptz(at_us), NULL, j->>'$.source', j->>'$.idempotency_key', j->'$.message'
+FROM (SELECT at_us, TRY_CAST(data AS JSON) AS j FROM fm.entries WHERE kind = '{kinds.PUBLISHED}')
 """
 
 TIMERS: Final = f"""

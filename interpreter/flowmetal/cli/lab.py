@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import sys
 from pathlib import Path
 from urllib.parse import quote
@@ -20,7 +21,7 @@ from flowmetal.cli.output import remark
 from flowmetal.client.store_url import resolve
 from flowmetal.errors import FlowmetalError
 
-_TOUR = ("tour.ipynb", "00-tour.ipynb", "01-tour.ipynb")
+TOUR = "00-tour.ipynb"
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -33,14 +34,16 @@ def lab(arguments: tuple[str, ...], store: str | None) -> None:
     What stands after -- goes to `jupyter lab`.
     """
     folder, options = (arguments[0], arguments[1:]) if arguments and not arguments[0].startswith("-") else (None, arguments)
-    if folder is not None and not Path(folder).exists():
+    if folder is not None and not Path(folder).expanduser().exists():
         raise click.BadParameter(f"there is no {folder}", param_hint="DIR")
     if importlib.util.find_spec("jupyterlab") is None:
         raise FlowmetalError("JupyterLab is not installed here", type="value", hint='pip install -e ".[lab]"')
     if not ensure_installed():
         remark("warning: the kernel could not be installed in this environment; `flowmetal kernel install --user` may help")
     root, notebook = _what_to_open(folder)
-    environment = {**os.environ, "FLOWMETAL_STORE": resolve(store, cwd=root).url}
+    named = store or os.environ.get("FLOWMETAL_STORE")
+    where = resolve(named) if named else resolve(cwd=root)
+    environment = {**os.environ, "FLOWMETAL_STORE": where.url}
     remark(f"store {environment['FLOWMETAL_STORE']}")
     command = [sys.executable, "-m", "jupyter", "lab", f"--ServerApp.root_dir={root}"]
     if notebook is not None:
@@ -54,19 +57,24 @@ def lab(arguments: tuple[str, ...], store: str | None) -> None:
 
 def _what_to_open(folder: str | None) -> tuple[Path, str | None]:
     """The folder that Lab shows, and the notebook in it to open first."""
-    chosen = Path(folder) if folder is not None else _notebooks()
+    chosen = Path(folder).expanduser() if folder is not None else _notebooks()
     if chosen.is_file():
         return chosen.resolve().parent, chosen.name
     root = chosen.resolve()
-    return root, next((name for name in _TOUR if (root / name).is_file()), None)
+    return root, TOUR if (root / TOUR).is_file() else None
 
 
 def _notebooks() -> Path:
-    """The notebooks of a checkout, here or of this installation; else the working directory."""
+    """Where the tour is: here, or in a checkout. An installation without one has a copy of it, which is copied here:
+    notebooks and their store are the user's, and do not belong among a program's files."""
     here = Path.cwd()
     checkout = Path(__file__).resolve().parents[3]
-    installed = Path(sys.prefix) / "share" / "flowmetal" / "notebooks"
-    candidates = [here / "notebooks", checkout / "notebooks", installed]
-    if any((here / name).is_file() for name in _TOUR):
+    for folder in (here, here / "notebooks", checkout / "notebooks"):
+        if (folder / TOUR).is_file():
+            return folder
+    installed = Path(sys.prefix) / "share" / "flowmetal" / "notebooks" / TOUR
+    if not installed.is_file():
         return here
-    return next((c for c in candidates if any((c / name).is_file() for name in _TOUR)), here)
+    (here / "notebooks").mkdir(exist_ok=True)
+    shutil.copyfile(installed, here / "notebooks" / TOUR)
+    return here / "notebooks"

@@ -7,10 +7,10 @@ from hypothesis import given
 from value_strategies import values
 
 from flowmetal.errors import SourceError
+from flowmetal.lang import reader
 from flowmetal.lang.equality import equal
 from flowmetal.lang.persistent import Cons, List, Map
 from flowmetal.lang.printer import pr_str
-from flowmetal.lang import reader
 from flowmetal.lang.reader import MAX_DEPTH, Reader, read_all
 from flowmetal.lang.spans import Source
 from flowmetal.lang.values import Symbol, kw, sym

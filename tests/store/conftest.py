@@ -19,11 +19,8 @@ def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeS
     made: list[Store] = []
 
     def make(faults: Faults | None = None) -> Store:
-        store: Store
-        if request.param == "memory":
-            store = MemoryStore(faults=faults)
-        else:
-            store = DuckDBStore(tmp_path / f"store{len(made)}.duckdb", faults=faults)
+        path = tmp_path / f"store{len(made)}.duckdb"
+        store: Store = MemoryStore(faults=faults) if request.param == "memory" else DuckDBStore(path, faults=faults)
         made.append(store)
         return store
 

@@ -65,7 +65,7 @@ def _become_host(where: StoreUrl, listen: Listen, idle_seconds: float, writing: 
         os.setsid()
         _redirect(where)
         code = _host(where, listen, idle_seconds, writing)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  whatever it is, the starter is told
         _tell(writing, {"error": f"{type(error).__name__}: {error}", "code": NOT_FOUND})
         traceback.print_exc()
     finally:

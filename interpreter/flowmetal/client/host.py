@@ -116,7 +116,7 @@ class Host:
             with asyncio.Runner() as runner:
                 self.loop = runner.get_loop()
                 runner.run(self._live())
-        except BaseException as error:  # handed to whoever started the host, or waits for its end
+        except BaseException as error:  # noqa: BLE001  handed to whoever started the host, or waits for its end
             failure = error
         finally:
             if self._lock is not None:

@@ -126,7 +126,7 @@ def token_of(store: StoreUrl) -> str:
         os.link(temporary, path)  # fails if another process was first: then its token is the store's
     except FileExistsError:
         if not path.read_text(encoding="utf-8").strip():
-            os.replace(temporary, path)
+            temporary.replace(path)
             return fresh
         return path.read_text(encoding="utf-8").strip()
     finally:
@@ -142,7 +142,7 @@ def write_private(path: Path, text: str) -> None:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "w", encoding="utf-8") as file:
             file.write(text)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -56,7 +56,7 @@ class Relation:
     def df(self) -> Any:
         """The rows as a pandas DataFrame; needs pandas."""
         try:
-            import pandas  # type: ignore[import-untyped]
+            import pandas
         except ImportError as error:
             raise FlowmetalError("a data frame needs pandas", type="value", hint="pip install pandas") from error
         return pandas.DataFrame(self._rows, columns=self.columns)
@@ -87,7 +87,7 @@ def _reader(type_name: str) -> Callable[[Any], Any] | None:
     name = type_name.upper()
     if name.startswith("TIMESTAMP"):
         return _timestamp if ("ZONE" in name or name == "TIMESTAMPTZ") else datetime.fromisoformat
-    if name.startswith("DECIMAL") or name.startswith("NUMERIC"):
+    if name.startswith(("DECIMAL", "NUMERIC")):
         return lambda value: Decimal(str(value))
     readers: dict[str, Callable[[Any], Any]] = {"DATE": date.fromisoformat, "UUID": UUID, "INTERVAL": _interval}
     return readers.get(name)

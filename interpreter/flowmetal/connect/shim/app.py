@@ -85,7 +85,7 @@ class Guard:
 
         try:
             await self._serve(scope, receive, answer)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  a bug of ours becomes an answer
             problem = problems.unexpected(error, scope["method"], scope["path"])
             if status == 0:
                 await problem.response(scope["path"])(scope, receive, answer)

@@ -11,8 +11,8 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import nanoarrow as na  # type: ignore[import-untyped]
-from nanoarrow.ipc import StreamWriter  # type: ignore[import-untyped]
+import nanoarrow as na
+from nanoarrow.ipc import StreamWriter
 
 from flowmetal.connect.json_text import dump_json
 

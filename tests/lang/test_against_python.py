@@ -114,7 +114,9 @@ FUNCTIONS: dict[str, Model] = {
     "(persistent! (reduce conj! (transient []) xs))": lambda xs, ys, n: xs,
     "(mapv #(* 2 %) (filterv odd? xs))": lambda xs, ys, n: [2 * x for x in xs if x % 2],
     "(loop [s (seq xs) out ()] (if s (recur (next s) (conj out (first s))) out))": lambda xs, ys, n: tuple(reversed(xs)),
-    "(reduce (fn [m x] (update m (mod x 5) (fnil conj []) x)) {} xs)": lambda xs, ys, n: {k: [x for x in xs if x % 5 == k] for k in dict.fromkeys(x % 5 for x in xs)},
+    "(reduce (fn [m x] (update m (mod x 5) (fnil conj []) x)) {} xs)": lambda xs, ys, n: {
+        k: [x for x in xs if x % 5 == k] for k in dict.fromkeys(x % 5 for x in xs)
+    },
     "(apply max 0 xs)": lambda xs, ys, n: max([0, *xs]),
     "(str/join \",\" xs)": lambda xs, ys, n: ",".join(map(str, xs)),
 }  # fmt: skip

@@ -33,7 +33,8 @@ PIECES = (
     "#inst #uuid #dur #b64 #foo \"a\" \"\\ \\u00 \n \t , 999999999999999999999 é 😀 \ud800 \x00 ##Inf"
 ).split(" ")  # fmt: skip
 VALUES = (
-    "nil true false 0 1 -1 2.5 ##NaN ##Inf 1.10M 100000000000000000000 \"\" \"abc\" \"1\" :a :n/b 'x [] [1 2 3] [[1 2] [3 4]] () '(1 2) {} {:a 1} {1 2} #{} #{1 :a} "
+    "nil true false 0 1 -1 2.5 ##NaN ##Inf 1.10M 100000000000000000000 \"\" \"abc\" \"1\" :a :n/b 'x [] [1 2 3] [[1 2] [3 4]] () '(1 2) {} {:a 1} "
+    "{1 2} #{} #{1 :a} "
     "(sorted-map 1 2) (sorted-set 3 1) (range) (range 3) (iterate inc 1) (repeat 1) inc + (fn [x] x) (fn [a b] (compare a b)) (fn [& xs] xs) identity first "
     "#\"a(b)?\" #inst\"2026-01-01\" #dur\"1h\" #uuid\"00000000-0000-0000-0000-000000000001\" #b64\"YWJj\" (atom 1) (delay 1) (transient [1]) (reduced 1) #'inc "
     "(ex-info\"e\"{}) (make-hierarchy) (map inc) ^{:m 1}[1] [:a 1] \"%d\" \"a,b\" 3 -7"

@@ -208,7 +208,19 @@ def _frame(e: Encoder, i: int, x: Frame) -> list[Any]:
 
 def _fiber(e: Encoder, i: int, x: Fiber) -> list[Any]:
     value = None if x.value is f.PENDING else [e.ref(x.value)]
-    return ["fiber", x.id, e.ref(x.promise), e.ref(x.wait), value, e.ref(x.error), x.cancel, e.ref(x.reason), x.shield, e.ref(x.saga), *[e.ref(y) for y in x.frames]]
+    return [
+        "fiber",
+        x.id,
+        e.ref(x.promise),
+        e.ref(x.wait),
+        value,
+        e.ref(x.error),
+        x.cancel,
+        e.ref(x.reason),
+        x.shield,
+        e.ref(x.saga),
+        *[e.ref(y) for y in x.frames],
+    ]
 
 
 def _wait(e: Encoder, i: int, x: Wait) -> list[Any]:
@@ -487,7 +499,9 @@ def _fill_reducible(d: Decoder, x: Reducible, kind: str, ended: bool, count: int
     x.seen = tuple(d.ref(r) for r in rest[count:]) + ((END,) if ended else ())
 
 
-def _fill_frame(d: Decoder, x: Frame, root: Any, index: int, params: int | None, pc: int, handlers: Any, version: int, pinned: bool, depth: int, *rest: Any) -> None:
+def _fill_frame(
+    d: Decoder, x: Frame, root: Any, index: int, params: int | None, pc: int, handlers: Any, version: int, pinned: bool, depth: int, *rest: Any
+) -> None:
     code: f.Code = d.ref(root).codes[index]
     arity = code.variadic if params is None else code.arities[params]
     assert arity is not None
@@ -497,7 +511,9 @@ def _fill_frame(d: Decoder, x: Frame, root: Any, index: int, params: int | None,
     x.locals = [Pinned(version) if pinned else version, *[d.ref(r) for r in rest[depth:]]]
 
 
-def _fill_fiber(d: Decoder, x: Fiber, id_: int, promise: Any, wait: Any, value: Any, error: Any, cancel: int, reason: Any, shield: int, saga: Any, *frames: Any) -> None:
+def _fill_fiber(
+    d: Decoder, x: Fiber, id_: int, promise: Any, wait: Any, value: Any, error: Any, cancel: int, reason: Any, shield: int, saga: Any, *frames: Any
+) -> None:
     x.id, x.promise, x.wait = id_, d.ref(promise), d.ref(wait)
     x.value = f.PENDING if value is None else d.ref(value[0])
     x.error, x.cancel, x.reason, x.shield, x.saga = d.ref(error), cancel, d.ref(reason), shield, d.ref(saga)
@@ -529,10 +545,12 @@ def _shell(kind: Any) -> Callable[[], Any]:
 
 
 _SHELLS: dict[str, Callable[[], Any]] = {
-    "fn": _shell(f.Closure), "p": _shell(f.Promise), "cb": _shell(f.Callback), "h": _shell(f.FlowHandle), "a": _shell(f.Atom), "tr": _shell(Transient), "delay": _shell(f.Delay), "rdb": _shell(Reducible),
+    "fn": _shell(f.Closure), "p": _shell(f.Promise), "cb": _shell(f.Callback), "h": _shell(f.FlowHandle), "a": _shell(f.Atom),
+    "tr": _shell(Transient), "delay": _shell(f.Delay), "rdb": _shell(Reducible),
     "frame": _shell(Frame), "fiber": _shell(Fiber), "wait": _shell(Wait), "run": _shell(Program), "state": _shell(State),
 }  # fmt: skip
 _FILL: dict[str, Callable[..., None]] = {
-    "fn": _fill_closure, "p": _fill_promise, "cb": _fill_callback, "h": _fill_handle, "a": _fill_atom, "tr": _fill_atom, "delay": _fill_delay, "rdb": _fill_reducible, "frame": _fill_frame,
+    "fn": _fill_closure, "p": _fill_promise, "cb": _fill_callback, "h": _fill_handle, "a": _fill_atom,
+    "tr": _fill_atom, "delay": _fill_delay, "rdb": _fill_reducible, "frame": _fill_frame,
     "fiber": _fill_fiber, "wait": _fill_wait, "run": _fill_program, "state": _fill_state,
 }  # fmt: skip

@@ -105,7 +105,9 @@ class Program:
 
     __slots__ = ("args", "body", "file", "index", "name", "ns", "source", "total")
 
-    def __init__(self, *, name: str = "", body: Closure | None = None, args: list[Any] | None = None, source: str | None = None, ns: str = "user", file: str = "") -> None:
+    def __init__(
+        self, *, name: str = "", body: Closure | None = None, args: list[Any] | None = None, source: str | None = None, ns: str = "user", file: str = ""
+    ) -> None:
         self.name = name
         self.body = body
         self.args = args or []

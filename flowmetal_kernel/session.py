@@ -14,6 +14,7 @@ from typing import Any
 
 from flowmetal.client import discovery
 from flowmetal.client.client import Client, new_request_id
+from flowmetal.client.requires import load_requires
 from flowmetal.errors import FlowmetalError
 
 CANCEL_AFTER = 1.0
@@ -72,10 +73,15 @@ class Session:
                 self._forget_cancel(running)
                 running.attached = True
                 return running
-        request = client.eval(source, ns=self.ns, file=file, request_id=new_request_id())
+        request = self._eval(client, source, file)
         cell = RunningCell(*key, asyncio.ensure_future(request))
         self._running[key] = cell
         return cell
+
+    async def _eval(self, client: Client, source: str, file: str) -> str:
+        """Begins the cell's flow, after what it requires was loaded from beside the notebook."""
+        await load_requires(client, source, self.notebook or "notebook")
+        return await client.eval(source, ns=self.ns, file=file, request_id=new_request_id())
 
     async def wait(self, cell: RunningCell, output: Output) -> dict[str, Any]:
         """Waits for a cell's result and gives its output to `output` as it is committed."""

@@ -123,7 +123,7 @@ def test_each_position_is_the_form_s_own(cli: Cli) -> None:
         ("1 (+ 2", "!! :reader/eof at 1:3: "),
         ("1 ) 2", "!! :reader/syntax at 1:3: "),
         ('1 "abc', "!! :reader/eof at 1:3: "),
-        ("1 " + "(" * 100_000, "!! :limit at "),
+        ("1 " + "(" * 150_000, "!! :limit at "),
     ],
 )
 def test_an_unreadable_rest_ends_it(cli: Cli, text: str, last: str) -> None:

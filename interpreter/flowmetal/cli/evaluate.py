@@ -21,6 +21,7 @@ from flowmetal.cli.run import show_output
 from flowmetal.client.aio import read_source
 from flowmetal.client.client import Client, Row
 from flowmetal.client.problems import failure_of
+from flowmetal.client.requires import load_requires
 from flowmetal.errors import FlowmetalError, SourceError
 
 _PLACE = re.compile(r"^\s*(?P<file>\S.*?):(?P<line>\d+):(?P<column>\d+)\s*$", re.MULTILINE)
@@ -106,6 +107,7 @@ async def _each(client: Client, name: str, source: str, *, as_json: bool) -> int
 
 async def _eval_form(client: Client, source: str, ns: str, file: str) -> tuple[str, Row]:
     """Evaluates a text, and prints what it prints as it comes; the flow's id and its outcome."""
+    await load_requires(client, source, file)
     flow_id = await client.eval(source, ns=ns, file=file)
     outcome = await client.result(flow_id, 0.2)
     seen = 0

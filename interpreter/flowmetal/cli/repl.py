@@ -31,6 +31,7 @@ from flowmetal.cli.options import client_of, common
 from flowmetal.cli.output import clean
 from flowmetal.client.client import Client, Row
 from flowmetal.client.problems import failure_of
+from flowmetal.client.requires import load_requires
 from flowmetal.errors import FlowmetalError, SourceError
 from flowmetal.lang.complete import around
 from flowmetal.lang.highlight import FlowmetalLexer
@@ -101,6 +102,7 @@ class Repl:
 
     async def _evaluate(self, text: str) -> None:
         try:
+            await load_requires(self.client, text, "repl")
             flow_id = await self.client.eval(text, ns=self.ns, file="repl")
         except FlowmetalError as error:
             self._show_error(error)

@@ -18,6 +18,7 @@ from flowmetal.cli.output import print_json, remark
 from flowmetal.client.aio import read_source
 from flowmetal.client.client import Client, Row
 from flowmetal.client.problems import failure_of
+from flowmetal.client.requires import load_with_requires
 from flowmetal.client.store_url import StoreUrl, resolve
 
 
@@ -54,8 +55,8 @@ async def _run(where: StoreUrl, source: str, file: str, name: str, args: list[An
     client = await _client_of_run(where, virtual)
     flow_id = ""
     try:
-        await client.load(source, file=file)
-        flow_id, _ = await client.start_flow(name, args)
+        loaded = await load_with_requires(client, source, file)
+        flow_id, _ = await client.start_flow(_full_name(name, loaded["names"]), args)
         outcome = await _show_output_until(client, flow_id, client.result(flow_id, None))
         assert outcome is not None
         return show_outcome(outcome, flow_id, as_json=as_json)
@@ -64,6 +65,12 @@ async def _run(where: StoreUrl, source: str, file: str, name: str, args: list[An
         return INTERRUPTED
     finally:
         await client.aclose()
+
+
+def _full_name(name: str, defined: list[str]) -> str:
+    """`main` of a file that is in a namespace of its own is `its.namespace/main`."""
+    here = [known for known in defined if known.endswith(f"/{name}")]
+    return here[0] if name not in defined and len(here) == 1 else name
 
 
 async def _client_of_run(where: StoreUrl, virtual: bool) -> Client:
@@ -147,7 +154,7 @@ def load(file: str, store: str | None, as_json: bool) -> None:
     Flows that run already keep the definitions that they started with.
     """
     source = read_source(file)
-    answer = with_client(store, lambda client: client.load(source, file=file))
+    answer = with_client(store, lambda client: load_with_requires(client, source, file))
     if as_json:
         print_json({"version": answer["version"], "names": answer["names"]})
     else:

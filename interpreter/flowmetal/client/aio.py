@@ -16,6 +16,7 @@ from flowmetal.client.client import Client, Row
 from flowmetal.client.plain_python import to_json
 from flowmetal.client.problems import failure_of
 from flowmetal.client.relation import Relation
+from flowmetal.client.requires import load_requires, load_with_requires
 from flowmetal.client.worker import Worker
 from flowmetal.errors import FlowTimeout, SourceError, StoreError
 
@@ -108,12 +109,13 @@ class AsyncFlowmetal:
 
     async def eval(self, source: str, *, ns: str = "user", file: str = "eval") -> Any:
         """Evaluates source text; the last form's value as plain Python data, a flow's handle as `AsyncFlow`."""
+        await load_requires(self._client, source, file)
         flow_id = await self._client.eval(source, ns=ns, file=file)
         return await AsyncFlow(self._client, flow_id).result()
 
     async def load(self, path: str | os.PathLike[str]) -> int:
         """Adds a file's definitions to the store; the new definitions version."""
-        return int((await self._client.load(read_source(path), file=os.fspath(path)))["version"])
+        return int((await load_with_requires(self._client, read_source(path), os.fspath(path)))["version"])
 
     async def start(self, name: str, *args: Any, id: str | None = None) -> AsyncFlow:
         """Begins a flow of that program. The same `id` and arguments twice is the same flow."""

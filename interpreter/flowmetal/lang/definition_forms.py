@@ -201,7 +201,7 @@ def _shared_hierarchy(name: str, maker: str) -> Any:
         if len(items) != 2:
             raise an.error(f"{name} takes a tag and its parent, or a hierarchy, a tag and its parent", form, "arity")
         target = _sym("shared-hierarchy", "core")
-        made = list_of([_sym(maker, "core"), target, *items, *([True] if name == "derive" else [])])
+        made = list_of([_sym(maker, "core"), list_of([_sym("shared-hierarchy*", "core")]), *items, *([True] if name == "derive" else [])])
         return list_of([_sym("do"), _define("derive", target, {}, made), None])
 
     return rewrite
@@ -263,7 +263,7 @@ def require_spec(an: Analyzer, spec: Any, aliases: dict[str, str], refers: dict[
         raise an.error(f"expected a namespace or [namespace :as alias], but found {pr_str(spec)}", spec)
     target = an.definitions.resolve_ns(str(spec.nth(0)), an.ns, an.version)
     if target not in an.definitions.spaces:
-        raise an.error(f"there is no namespace {target}", spec, "compile/unresolved", "load its file first: flowmetal load FILE.flow")
+        raise an.error(f"there is no namespace {target}", spec, "compile/unresolved", f"its file would be {target.replace('.', '/')}.flow, beside the file that requires it or in a folder of FLOWMETAL_PATH")
     options = list(spec)[1:]
     for key, value in zip(options[::2], options[1::2], strict=False):
         if key is _kw("as"):

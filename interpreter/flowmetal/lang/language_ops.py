@@ -15,6 +15,7 @@ from flowmetal.lang.frames import Fiber
 from flowmetal.lang.functions import Closure, Root
 from flowmetal.lang.machine import Machine
 from flowmetal.lang.machine_ops import op
+from flowmetal.lang.multimethods import EMPTY_HIERARCHY
 from flowmetal.lang.persistent import EMPTY_MAP, List, Map, Set, Vector, seq_of
 from flowmetal.lang.primitives.leaf_calls import is_leaf
 from flowmetal.lang.primitives.registry import Primitive, primitive
@@ -63,6 +64,15 @@ def _comparing(f: Any) -> Any:
     if type(f) in (Closure, Primitive) or is_leaf(f):
         return f
     raise LispError(f"the comparator of a sorted collection is a function that waits for nothing, but found {pr_str(f)}", type="type")
+
+
+# The hierarchy that all share
+
+
+@op("core", "shared-hierarchy*", 0, 0, "([])", "The hierarchy that derive and isa? use when they are given none.")
+def _shared_hierarchy(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
+    binding = m.definitions.lookup("core", "shared-hierarchy", version_of(m, fiber))
+    return binding.value if binding is not None else EMPTY_HIERARCHY
 
 
 # Expansion

@@ -7,6 +7,7 @@ names at the start of their lines, so that starting costs a few milliseconds.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Any
 
 import flowmetal.lang.doc_ops  # noqa: F401  fills the table
@@ -33,6 +34,12 @@ def engine_version() -> str:
     return f"{PRIMITIVES_VERSION}-{digest}"
 
 
+@lru_cache(maxsize=1)
+def library_namespaces() -> frozenset[str]:
+    """The namespaces that the library has."""
+    return frozenset([ns for ns, _ in (*TABLE, *OPS)] + [form.ns for form in prelude().values()])
+
+
 def install(definitions: Definitions) -> Definitions:
     """Puts the library into `definitions`, at version 0."""
     for table in (TABLE, OPS):
@@ -56,9 +63,15 @@ def _lazy(definitions: Definitions, form: PreludeForm) -> Binding:
     return binding
 
 
+@lru_cache(maxsize=1)
+def _shared() -> Definitions:
+    """The library, once a process: nothing changes it, so what was compiled of it serves all."""
+    return install(Definitions())
+
+
 def library() -> Definitions:
     """New definitions with the library in them."""
-    return install(Definitions())
+    return _shared().copy()
 
 
 def load_root(definitions: Definitions, root: Root) -> Root:

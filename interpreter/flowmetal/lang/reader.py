@@ -71,7 +71,7 @@ class Reader:
         self.edn = edn
         self.unknown_tag = unknown_tag
         self.ns = ns
-        self.aliases: Mapping[str, str] = aliases or {}
+        self.aliases: Mapping[str, str] = aliases if aliases is not None else {}
         self.last_span: Span | None = None
         self.last_text = ""
         self._pos = 0

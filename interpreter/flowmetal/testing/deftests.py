@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flowmetal.client.requires import required_files
 from flowmetal.errors import FlowmetalError, LispError, SourceError
 from flowmetal.lang.reader import Reader
 from flowmetal.lang.spans import Source
@@ -130,6 +131,8 @@ def _load(definitions: DefinitionsLog, path: Path) -> None:
     if path.suffix == ".ipynb":
         _load_notebook(definitions, text, str(path))
     else:
+        for needed, its_text in required_files(text, str(path)):
+            add_source(definitions, its_text, str(needed))
         _refuse_twins(definitions, add_source(definitions, text, str(path)), path)
 
 

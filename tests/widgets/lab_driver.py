@@ -148,8 +148,8 @@ class Notebook:
         self.page.wait_for_function("() => window.ran.then(() => true)", timeout=timeout * 1000)
         return self.cells()
 
-    def add_and_run(self, source: str, timeout: float = 30) -> dict[str, Any]:
-        """Writes a cell at the end and runs it; the cell with its outputs."""
+    def add_and_start(self, source: str) -> None:
+        """Writes a cell at the end and starts it."""
         self.page.evaluate(
             """async (source) => {
               const app = window.jupyterapp;
@@ -162,6 +162,9 @@ class Notebook:
             }""",
             source,
         )
+
+    def last_cell(self, timeout: float = 30) -> dict[str, Any]:
+        """The cell that was started last, once it has ended, with its outputs."""
         self.page.wait_for_function("() => window.ran.then(() => true)", timeout=timeout * 1000)
         return self.cells()[-1]
 

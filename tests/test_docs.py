@@ -337,7 +337,7 @@ def test_asynchronous_twins() -> None:
 
 
 def test_encoding_tags() -> None:
-    from flowmetal.lang import codec
+    from flowmetal.lang import decoding
 
     documented = {code for row in tables("docs/encoding.md")[1] for code in codes(row[0])}
-    assert documented == (set(codec._BUILD) | set(codec._FILL) | {"^"})
+    assert documented == (set(decoding._BUILD) | set(decoding._FILL) | {"^"})

@@ -43,7 +43,6 @@ EFFECT_EXAMPLES = {
     "core/get-method": "(defmulti area :shape)\n(defmethod area :square [s] (* (:side s) (:side s)))\n((get-method area :square) {:side 3}) ;=> 9",
     "core/methods": "(defmulti area :shape)\n(defmethod area :square [s] (* (:side s) (:side s)))\n(keys (methods area)) ;=> (:square)",
     "core/prefers": "(defmulti area :shape) (prefer-method area :square :rectangle) (prefers area) ;=> {:square #{:rectangle}}",
-    "core/shared-hierarchy": "(map? shared-hierarchy) ;=> true",
     "flow/all": '(all [(start greet "Ada") (async (+ 1 2))]) ;=> ["hello Ada" 3]',
     "flow/all-settled": "(mapv keys (all-settled [(async 1) (async (/ 1 0))])) ;=> [(:value) (:error)]",
     "flow/any": "(any [(async (/ 1 0)) (async :second)]) ;=> :second",

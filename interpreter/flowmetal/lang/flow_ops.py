@@ -18,6 +18,7 @@ from flowmetal.lang.persistent import EMPTY_MAP, List, Map, Set, Vector
 from flowmetal.lang.primitives.sequences import spread
 from flowmetal.lang.printer import display_str, pr_str
 from flowmetal.lang.requests import FLOW_ID, FLOW_ID_TEXT
+from flowmetal.lang.secrets import Secret
 from flowmetal.lang.values import Duration, Instant, Keyword, kw
 
 # Promises and fibers
@@ -281,6 +282,8 @@ def _begin(m: Machine, fiber: Fiber, options: Map, f: FlowProgram, args: list[An
 def _http_request(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     options = args[0]
     url = options.get(kw("url")) if isinstance(options, Map) else None
+    if isinstance(url, Secret):
+        url = url.to_plain()
     if not isinstance(url, str):
         raise LispError(f"an http request needs a URL as a string, but found {pr_str(url)}", type="type")
     method = options.get(kw("method"))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import bisect
 import difflib
-from collections.abc import Callable, Iterator
+from collections import ChainMap
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 from flowmetal.lang.persistent import Map
@@ -45,8 +46,9 @@ class Binding:
     @property
     def value(self) -> Any:
         """The value; made now if it was not needed before."""
-        if self._thunk is not None:
-            self._value = self._thunk()
+        thunk = self._thunk
+        if thunk is not None:  # two threads may both come here: they make the same
+            self._value = thunk()
             self._thunk = None
         return self._value
 
@@ -78,6 +80,12 @@ class Cell:
             raise KeyError(self.name)
         return binding._value if binding._thunk is None else binding.value
 
+    def copy(self) -> Cell:
+        """A cell with the same bindings, to which others may be added."""
+        cell = Cell(self.ns, self.name)
+        cell.versions, cell.bindings = list(self.versions), list(self.bindings)
+        return cell
+
     def add(self, binding: Binding) -> None:
         """Appends a binding; versions only grow."""
         self.versions.append(binding.version)
@@ -94,15 +102,29 @@ class Definitions:
     def __init__(self) -> None:
         self.version = 0
         self.spaces: dict[str, dict[str, Cell]] = {}
-        self.roots: dict[tuple[Any, ...], Any] = {}
+        self.roots: MutableMapping[tuple[Any, ...], Any] = {}
         """Compiled roots by key, so that a code is compiled once."""
 
+        self._base: Definitions | None = None
+        """What these began with: its cells are shared until something is added to them."""
+
+    def copy(self) -> Definitions:
+        """Definitions that begin with what is here, and share what is compiled of it."""
+        new = Definitions()
+        new.version = self.version
+        new.spaces = {ns: dict(space) for ns, space in self.spaces.items()}
+        new.roots = ChainMap({}, self.roots)
+        new._base = self
+        return new
+
     def cell(self, ns: str, name: str) -> Cell:
-        """The cell of a name, made when it is new."""
+        """The cell of a name, to add to; made when it is new."""
         space = self.spaces.setdefault(ns, {})
         cell = space.get(name)
         if cell is None:
             cell = space[name] = Cell(ns, name)
+        elif self._base is not None and self._base.spaces.get(ns, {}).get(name) is cell:
+            cell = space[name] = cell.copy()
         return cell
 
     def lookup(self, ns: str, name: str, version: int) -> Binding | None:

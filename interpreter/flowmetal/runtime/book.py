@@ -66,6 +66,8 @@ class Book:
         """Messages whose receive has its outcome in the log, while the program has not taken it."""
         self.asked: dict[str, Message] = {}
         """Questions that were received and have no reply yet."""
+        self.awaits: set[tuple[str, Any]] = set()
+        """Promises of other flows that are waited for: (flow, promise)."""
         self.children: set[str] = set()
         """Flows that were started to end with this one."""
         self.pending: deque[Draft] = deque()
@@ -136,6 +138,12 @@ class Book:
         message_id = draft.facts["message_id"]
         self.mailbox[message_id] = Message(message_id, draft.seq, draft.values["message"], draft.facts.get("ask"))
 
+    def _await(self, draft: Draft) -> None:
+        self.awaits.add((draft.facts["flow"], draft.facts["promise"]))
+
+    def _await_settled(self, draft: Draft) -> None:
+        self.awaits.discard((draft.facts["flow"], draft.facts["promise"]))
+
     def _cancel(self, draft: Draft) -> None:
         self.cancel_asked = True
 
@@ -174,5 +182,5 @@ class Book:
 _RULES = {
     kinds.FLOW_STARTED: Book._started, kinds.EFFECT_REQUESTED: Book._requested, kinds.VALUE_RECORDED: Book._recorded,
     kinds.EFFECT_COMPLETED: Book._outcome, kinds.EFFECT_FAILED: Book._outcome, kinds.EFFECT_CANCELLED: Book._cancelled,
-    kinds.MESSAGE_RECEIVED: Book._message, kinds.CANCEL_REQUESTED: Book._cancel,
+    kinds.AWAIT: Book._await, kinds.AWAIT_SETTLED: Book._await_settled, kinds.MESSAGE_RECEIVED: Book._message, kinds.CANCEL_REQUESTED: Book._cancel,
 }  # fmt: skip

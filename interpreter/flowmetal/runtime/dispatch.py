@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from flowmetal.errors import FlowmetalError, StoreError
+from flowmetal.errors import FlowmetalError
 from flowmetal.lang.functions import CANCELLED
 from flowmetal.lang.persistent import EMPTY_MAP, Map
 from flowmetal.lang.plain import to_plain
@@ -38,6 +38,14 @@ LATEST = Instant.parse("9999-12-31T23:59:59Z").micros
 """The last time that something can be due."""
 
 
+@dataclass(slots=True)
+class Sending:
+    """A step that is being performed, until its outcome is on disk."""
+
+    task: asyncio.Task[Any]
+    withdrawn: bool = False
+
+
 class Dispatcher:
     """Sends what flows ask for, and brings the outcomes in."""
 
@@ -46,7 +54,7 @@ class Dispatcher:
         self.connectors = {op: c for c in connectors for op in c.ops}
         desks: list[Desk] = [engine.foreign, engine.topics, engine.asking]
         self.desks = {op: desk for desk in desks for op in desk.ops if op not in self.connectors}
-        self.calls: dict[tuple[str, int], asyncio.Task[Any]] = {}
+        self.calls: dict[tuple[str, int], Sending] = {}
 
     def connector(self, op: str) -> Connector | None:
         """Who performs an operation: `http/get` and its like are all `http/request`."""
@@ -139,20 +147,21 @@ class Dispatcher:
         elif due is not None:
             return
         elif op in inside.OPS:
-            self._call(flow_id, step, self.engine.insist(lambda: self._inside(flow_id, f"{run}/{step}", step, draft)))
+            self._call(flow_id, step, self.engine.spawn(self._inside(flow_id, f"{run}/{step}", step, draft)))
         elif op not in WAITING_OPS and self.connector(op) is not None:
             self._call(flow_id, step, self.engine.spawn(self._outside(flow_id, run, draft, list(attempts))))
 
     def _call(self, flow_id: str, step: int, task: asyncio.Task[Any]) -> None:
-        self.calls[flow_id, step] = task
-        task.add_done_callback(lambda done: self.calls.get((flow_id, step)) is done and self.calls.pop((flow_id, step)))
+        self.calls[flow_id, step] = sending = Sending(task)
+        task.add_done_callback(lambda _: self.calls.get((flow_id, step)) is sending and self.calls.pop((flow_id, step)))
 
     def withdraw(self, flow_id: str, step: int) -> None:
         """Nobody waits for a step any more: it is not sent again."""
         self._leave_desk(flow_id, step, withdrawn=True)
-        task = self.calls.pop((flow_id, step), None)
-        if task is not None:
-            task.cancel()
+        sending = self.calls.pop((flow_id, step), None)
+        if sending is not None:
+            sending.withdrawn = True
+            sending.task.cancel()
 
     def _leave_desk(self, flow_id: str, step: int, *, withdrawn: bool = False) -> None:
         self.engine.timers.discard(flow_id, step)
@@ -161,13 +170,11 @@ class Dispatcher:
 
     async def _inside(self, flow_id: str, key: str, step: int, draft: Draft) -> None:
         try:
-            value = await inside.perform(self.engine, flow_id, key, draft)
+            value = await self.engine.until_done(lambda: inside.perform(self.engine, flow_id, key, draft))
             done = Draft(kinds.EFFECT_COMPLETED, step, None, {"attempts": 1}, {"result": value})
-        except StoreError:
-            raise
         except FlowmetalError as e:
             done = Draft(kinds.EFFECT_FAILED, step, None, {"attempts": 1}, {"error": error_value(e)})
-        self.engine.put(flow_id, if_open(step, done))
+        await self._record(flow_id, if_open(step, done))
 
     async def _outside(self, flow_id: str, run: str, draft: Draft, attempts: list[Draft]) -> None:
         step, op = draft.step, draft.facts["op"]
@@ -185,7 +192,17 @@ class Dispatcher:
             done = Draft(kinds.EFFECT_COMPLETED, step, None, facts, {"result": outcome.value})
         else:
             done = Draft(kinds.EFFECT_FAILED, step, None, facts, {"error": ErrorValue(kw(outcome.type), outcome.message, outcome.data)})
-        self.engine.put(flow_id, _unless_ended(done))
+        await self._record(flow_id, self._outcome(flow_id, step, done))
+
+    def _outcome(self, flow_id: str, step: int, draft: Draft) -> Make:
+        """The row of an outcome from outside. Late for a step that was withdrawn meanwhile, it is recorded, and changes nothing."""
+        sending = self.calls[flow_id, step]
+
+        def make(process: Process) -> Draft | None:
+            late, sending.withdrawn = sending.withdrawn, False
+            return draft if (step in process.open or late) and not process.ended else None
+
+        return make
 
     def _described(self, flow_id: str, run: str, draft: Draft, attempts: list[Draft]) -> Call:
         """What a connector is told of a request."""
@@ -195,10 +212,10 @@ class Dispatcher:
         async def attempt_failed(attempt: int, error: Failed, next_at: int) -> None:
             value = ErrorValue(kw(error.type), error.message, error.data)
             facts = {"attempt": attempt, "next_at": Instant(next_at).format()}
-            await self._record(flow_id, step, Draft(kinds.ATTEMPT_FAILED, step, None, facts, {"error": value}))
+            await self._record(flow_id, if_open(step, Draft(kinds.ATTEMPT_FAILED, step, None, facts, {"error": value})))
 
         async def attempt_started(attempt: int) -> None:
-            await self._record(flow_id, step, Draft(kinds.ATTEMPT_STARTED, step, None, {"attempt": attempt}))
+            await self._record(flow_id, if_open(step, Draft(kinds.ATTEMPT_STARTED, step, None, {"attempt": attempt})))
 
         last = attempts[-1] if attempts else None
         return Call(
@@ -208,9 +225,9 @@ class Dispatcher:
             attempt_started=attempt_started, attempt_failed=attempt_failed,
         )  # fmt: skip
 
-    async def _record(self, flow_id: str, step: int, draft: Draft) -> None:
-        """Writes an attempt down, and returns when it is on disk."""
-        await self.engine.insist(lambda: self.engine.deliver(flow_id, if_open(step, draft)))
+    async def _record(self, flow_id: str, make: Make) -> None:
+        """Writes down what became of a step that is in `calls`, and returns when it is on disk: until then it is not sent again."""
+        await self.engine.until_done(lambda: self.engine.deliver(flow_id, make))
 
     # Time
 
@@ -299,8 +316,3 @@ def _interrupted(draft: Draft, attempt: Draft) -> Failed:
 def if_open(step: int, draft: Draft) -> Make:
     """The row of an outcome, unless there is one already."""
     return lambda process: draft if step in process.open and not process.ended else None
-
-
-def _unless_ended(draft: Draft) -> Make:
-    """The row of an outcome from outside: late for a step that was withdrawn meanwhile, it is recorded, and changes nothing."""
-    return lambda process: None if process.ended else draft

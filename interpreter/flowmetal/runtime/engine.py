@@ -175,10 +175,11 @@ class Engine:
         asyncio.get_running_loop().call_exception_handler({"message": "a task of the engine failed", "exception": error, "task": task})
 
     def insist(self, work: Callable[[], Awaitable[Any]]) -> asyncio.Task[Any]:
-        """Does something that the store may refuse at the moment: again, until it is done."""
-        return self.spawn(self._insist(work))
+        """A task that does something until it is done, whatever the store says meanwhile."""
+        return self.spawn(self.until_done(work))
 
-    async def _insist(self, work: Callable[[], Awaitable[Any]]) -> Any:
+    async def until_done(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        """Does something that the store may refuse at the moment: again, until it is done."""
         while True:
             try:
                 return await work()
@@ -242,6 +243,12 @@ class Engine:
                         watcher.event.set()
         return result
 
+    def wake(self, flow_id: str) -> None:
+        """Lets those who watch a flow look at its rows again."""
+        for watcher in self.watchers.get(flow_id, ()):
+            watcher.row = None
+            watcher.event.set()
+
     def put(self, flow_id: str, make: Make) -> None:
         """Hands an arrival to a flow: it will be on disk, whatever fails on the way."""
         self.actor(flow_id).put(Item(make))
@@ -303,15 +310,26 @@ class Engine:
         try:
             done = await self.commit(Commit(rows, {flow_id: 0}, [], unique))
         except Duplicate as e:
-            return json.loads(e.row.data)["flow_id"], False
+            flow_id = json.loads(e.row.data)["flow_id"]
+            self._see_to(flow_id)
+            return flow_id, False
         except StoreConflict:
             await self._same_call(flow_id, started)
+            self._see_to(flow_id)
             return flow_id, False
+        except StoreError:
+            self.recover_later(flow_id, 0)
+            raise
         started.seq = done.rows[0].seq
         actor = self.actor(flow_id)
         actor.born([started])
         actor.poke()
         return flow_id, True
+
+    def _see_to(self, flow_id: str) -> None:
+        """A flow exists already: if the answer to the commit that made it was lost, nobody has begun it yet."""
+        if flow_id not in self.actors:
+            self.actor(flow_id).poke()
 
     async def _same_call(self, flow_id: str, started: Draft) -> None:
         first = (await self.writer.call(self.store.rows, flow_id, 0, 1))[0]
@@ -348,7 +366,7 @@ class Engine:
                 row = await self.writer.call(history.result_row, self.store, flow_id)
             async with asyncio.timeout(timeout):
                 while row is None:
-                    row = await anext(ticks)
+                    row = await anext(ticks) or await self.writer.call(history.result_row, self.store, flow_id)
         except (TimeoutError, StopAsyncIteration):
             return None
         finally:
@@ -371,7 +389,8 @@ class Engine:
         return answer
 
     async def watch(self, flow_id: str, of: frozenset[str] | None = None) -> AsyncGenerator[Row | None, None]:
-        """Ticks at once (with None), and then after each commit that has rows of the flow (of the kinds `of`), with the first of them."""
+        """Ticks at once (with None), and then after each commit that has rows of the flow (of the kinds `of`), with the first
+        of them; or with None when there may be rows that were not noticed."""
         watcher = Watcher(asyncio.Event(), of)
         self.watchers.setdefault(flow_id, set()).add(watcher)
         try:

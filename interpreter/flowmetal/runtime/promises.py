@@ -12,6 +12,7 @@ from flowmetal.lang.functions import CANCELLED
 from flowmetal.lang.persistent import Map
 from flowmetal.lang.values import ErrorValue, kw
 from flowmetal.runtime import history
+from flowmetal.runtime.control import Make
 from flowmetal.runtime.process import Process, loader
 from flowmetal.runtime.rows import Draft, carried
 from flowmetal.store import kinds
@@ -52,13 +53,14 @@ class Awaited:
             return
         for flow_id in promises.pop(promise, ()):
             values = {"result": value} if error is None else {"error": foreign_error(source, error)}
-            self.engine.put(flow_id, _unless_ended(Draft(kinds.AWAIT_SETTLED, None, None, {"flow": source, "promise": promise}, values)))
+            self.engine.put(flow_id, _if_awaited(Draft(kinds.AWAIT_SETTLED, None, None, {"flow": source, "promise": promise}, values)))
         if not promises:
             del self.waiting[source]
 
 
-def _unless_ended(draft: Draft) -> Any:
-    return lambda process: None if process.ended else draft
+def _if_awaited(draft: Draft) -> Make:
+    awaited = (draft.facts["flow"], draft.facts["promise"])
+    return lambda process: draft if awaited in process.awaits and not process.ended else None
 
 
 def foreign_error(flow_id: str, error: ErrorValue) -> ErrorValue:

@@ -11,6 +11,8 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from flowmetal.errors import FlowNotFound
+from flowmetal.lang.values import Instant
 from flowmetal.runtime import history
 from flowmetal.runtime.control import Make
 from flowmetal.runtime.crashes import ENOUGH
@@ -18,15 +20,12 @@ from flowmetal.runtime.dispatch import if_open
 from flowmetal.runtime.process import Process, loader
 from flowmetal.runtime.promises import outcome_draft
 from flowmetal.runtime.rows import Draft, to_draft
-from flowmetal.lang.values import Instant
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Row
 from flowmetal.store.unanswered import unanswered
 
 if TYPE_CHECKING:
     from flowmetal.runtime.engine import Engine
-
-ATTEMPTS = frozenset({kinds.ATTEMPT_STARTED, kinds.ATTEMPT_FAILED})
 
 
 async def recover(engine: Engine) -> None:
@@ -100,27 +99,24 @@ async def end_orphans(engine: Engine) -> None:
 async def recover_flow(engine: Engine, flow_id: str, since: int) -> None:
     """Takes one flow up again after a commit that may be on disk or not; `since` is the last row that was known to be."""
     await engine.catch_up()
-    rows: list[Row] = await engine.writer.call(engine.store.rows, flow_id)
-    if not rows:
+    try:
+        await engine.deliver(flow_id, lambda process: None)  # what has arrived meanwhile is taken first
+    except FlowNotFound:
         return
+    rows: list[Row] = await engine.writer.call(engine.store.rows, flow_id)
     for row in rows[since:]:
         child = json.loads(row.data).get("child")
-        if child is not None and await engine.writer.call(engine.store.last_seq, child):
-            engine.actor(child).poke()
+        if child is not None:
+            await recover_flow(engine, child, 0)
+    engine.wake(flow_id)
     engine.awaited.look_again(flow_id)
-    if rows[-1].kind in kinds.ENDING:
-        parent, step = _parent_call(rows[0])
-        if step is not None:
-            engine.insist(_child_of(engine, parent, step, flow_id))
-        await end_orphans(engine)
-    else:
+    if rows[-1].kind not in kinds.ENDING:
         take_up(engine, unanswered(rows))
-        engine.actor(flow_id).poke()
-
-
-def _parent_call(first: Row) -> tuple[str, int | None]:
-    data = json.loads(first.data)
-    return data.get("parent", ""), data.get("parent_step")
+        return
+    data = json.loads(rows[0].data)
+    if data.get("parent_step") is not None:
+        engine.insist(_child_of(engine, data["parent"], data["parent_step"], flow_id))
+    await end_orphans(engine)
 
 
 def _pause_for_crashes() -> Make:

@@ -6,6 +6,7 @@ promise the log breaks. Re-executing each flow from its rows is part of it: noth
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from typing import Any
@@ -35,7 +36,7 @@ def audit(store: Store, definitions: Definitions) -> None:
 
 def _check_order(flow_id: str, rows: list[Row]) -> None:
     assert [row.seq for row in rows] == list(range(1, len(rows) + 1)), f"{flow_id}: gaps in seq"
-    assert all(a.at <= b.at and a.pos < b.pos for a, b in zip(rows, rows[1:], strict=False)), f"{flow_id}: time or position goes back"
+    assert all(a.at <= b.at and a.pos < b.pos for a, b in itertools.pairwise(rows)), f"{flow_id}: time or position goes back"
     assert [row.kind for row in rows].index(kinds.FLOW_STARTED) == 0, f"{flow_id}: does not begin with its start"
     ends = [row.seq for row in rows if row.kind in kinds.ENDING]
     assert ends in ([], [len(rows)]), f"{flow_id}: ends at {ends} of {len(rows)} rows"
@@ -78,9 +79,9 @@ def _reexecute(definitions: Definitions, flow_id: str, rows: list[Row]) -> None:
     process.record(drafts)
     process.begin(drafts[0])
     ended, process.ended, process.paused = process.ended, False, False
-    while process.runnable:
+    terminated = "flow/terminated" in rows[-1].data
+    while process.runnable and (process.rebuilding or not terminated):
         new, defines = process.run(100_000)
         assert not new, f"{flow_id}: executed again it writes {new}"
         assert not defines, f"{flow_id}: executed again it defines {defines}"
-    terminated = "flow/terminated" in rows[-1].data
     assert terminated or not ended or not process.state.fibers, f"{flow_id}: executed again it does not end"

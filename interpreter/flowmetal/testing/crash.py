@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,8 +32,10 @@ from flowmetal.testing.world import World
 MAX_LIVES = 20
 FLOW = "simulated"
 """The id of the flow that a simulation starts."""
-UNLIKE = frozenset({"now", "rand", "rand-int", "random-uuid", "shuffle", "callback", "start", "history", "flows", "state-at"})
+UNLIKE = frozenset({"publish", "next-event", "now", "rand", "rand-int", "random-uuid", "shuffle", "callback", "start", "history", "flows", "state-at"})
 """Operations whose values another run may draw differently: they are recorded, and not compared between runs."""
+
+_TOKEN = re.compile("[0-9a-f]{62,}")
 
 Driver = Callable[[Engine, str], Any]
 
@@ -79,13 +82,15 @@ class Outcome:
     store: Any = field(repr=False, default=None)
 
 
-async def run(program: Program, faults: Faults | None = None, conditions: Conditions | None = None, *, make_store: Callable[[Faults], Store] = MemoryStore) -> Outcome:
-    """Runs a program to its end, through as many lives as its faults take."""
+async def run(
+    program: Program, faults: Faults | None = None, conditions: Conditions | None = None, *, make_store: Callable[[Faults], Store] | None = None
+) -> Outcome:
+    """Runs a program to its end, through as many lives as its faults take; in memory, unless `make_store` says otherwise."""
     asyncio.get_running_loop().set_exception_handler(_ignore_crashes)
     faults, conditions = faults or Faults(), conditions or Conditions()
-    store = make_store(faults=faults) if make_store is MemoryStore else make_store(faults)  # type: ignore[call-arg]
-    world = World(program.answer, store if isinstance(store, MemoryStore) else None)
-    clock = VirtualClock()
+    store = make_store(faults) if make_store is not None else MemoryStore(faults=faults)
+    world = World(program.answer, store if isinstance(store, MemoryStore) else None, lambda: faults.dead)
+    clock = _Clock(faults)
     ending: dict[str, Any] | None = None
     life = 0
     while ending is None:
@@ -101,6 +106,19 @@ async def run(program: Program, faults: Faults | None = None, conditions: Condit
     return Outcome(ending, _endings(store), faults.commits, life, world, store)
 
 
+class _Clock(VirtualClock):
+    """A clock that outlives engines; a dead one cannot move it."""
+
+    def __init__(self, faults: Faults) -> None:
+        super().__init__()
+        self.faults = faults
+
+    def advance_to(self, moment: int) -> None:
+        """Moves the clock; never back."""
+        if not self.faults.dead:
+            super().advance_to(moment)
+
+
 def _engine(store: Store, world: World, clock: VirtualClock, chance: Chance, c: Conditions) -> Engine:
     keep = {"worth": snapshots.worth, "always": lambda process: not process.ended, "never": lambda process: False}[c.snapshots]
     options: dict[str, Any] = {"resident": 0} if c.forget else {}
@@ -114,7 +132,7 @@ async def _live(engine: Engine, program: Program, faults: Faults) -> dict[str, A
     """One life of the process: the flow's ending, or None when it was killed."""
     work = asyncio.ensure_future(_work(engine, program))
     death = asyncio.ensure_future(faults.died.wait())
-    await asyncio.wait({work, death}, return_when=asyncio.FIRST_COMPLETED, timeout=30)
+    await asyncio.wait({work, death}, return_when=asyncio.FIRST_COMPLETED, timeout=10)
     killed = faults.dead
     ended = work.done() and not killed
     faults.dead = not ended
@@ -124,14 +142,17 @@ async def _live(engine: Engine, program: Program, faults: Faults) -> dict[str, A
     await engine.abandon()
     faults.dead = False
     if ended:
-        return work.result()
+        return _without_rendering(work.result())
     if not killed:
         raise AssertionError("the program stands still")
     return None
 
 
-async def _work(engine: Engine, program: Program) -> dict[str, Any]:
-    await engine.open()
+async def _work(engine: Engine, program: Program) -> dict[str, Any] | None:
+    try:
+        await engine.open()
+    except StoreError:
+        return None
     await _again(lambda: engine.load(program.source, file="program.flow"))
     await _again(lambda: engine.start_flow(program.main, program.args, flow_id=FLOW, request_id="start"))
     if program.drive is not None:
@@ -140,6 +161,13 @@ async def _work(engine: Engine, program: Program) -> dict[str, Any]:
     assert result is not None
     await settle(engine)
     return result
+
+
+def _without_rendering(ending: dict[str, Any] | None) -> dict[str, Any] | None:
+    """An ending, without the picture of the source: of a definition that was read from the log that shows less."""
+    if ending is not None and "error" in ending:
+        ending["error"].pop("rendered", None)
+    return ending
 
 
 async def settle(engine: Engine) -> None:
@@ -181,7 +209,8 @@ def _endings(store: Store) -> dict[str, Any]:
     endings: dict[str, Any] = {}
     for row in store.flow_rows(None, None, 10_000, None):
         ending = (row["status"], row["result"], row["error"] and row["error"].get("type"))
-        endings.setdefault(f"{row['name']} {json.dumps(row['args'])}", []).append((ending, _steps(store, row["flow_id"])))
+        call = _TOKEN.sub("TOKEN", f"{row['name']} {json.dumps(row['args'])}")
+        endings.setdefault(call, []).append((ending, _steps(store, row["flow_id"])))
     return {name: sorted(flows, key=repr) for name, flows in endings.items()}
 
 

@@ -7,6 +7,7 @@ an effect that is sent before its request is on disk, or after its outcome is.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -24,9 +25,11 @@ class World:
 
     ops = frozenset({"http/request", "foreign"})
 
-    def __init__(self, answer: Answer | None = None, store: Store | None = None) -> None:
+    def __init__(self, answer: Answer | None = None, store: Store | None = None, dead: Callable[[], bool] = lambda: False) -> None:
         self.answer = answer or echo
         self.store = store
+        self.dead = dead
+        """Whether the process that calls was killed: then nothing of it arrives."""
         self.sent: Counter[str] = Counter()
         """How often each idempotency key was seen."""
         self.asked: dict[str, tuple[str, str]] = {}
@@ -36,6 +39,8 @@ class World:
 
     async def perform(self, call: Call) -> Outcome:
         """Performs one call."""
+        if self.dead():
+            await asyncio.Event().wait()
         what = (f"{call.op} {call.target}", repr(to_plain(call.args[0] if call.args else None)[0]))
         self.sent[call.idempotency_key] += 1
         if self.asked.setdefault(call.idempotency_key, what) != what:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowmetal.cli.exits import DONE, NOT_FOUND, exit_code
+from flowmetal.cli.main import log_to_stderr
 from flowmetal.client.store_url import StoreUrl
 from flowmetal.errors import FlowmetalError
 
@@ -86,6 +87,7 @@ def _redirect(where: StoreUrl) -> None:
     os.dup2(null, 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    log_to_stderr()
     if where.path is not None:
         os.chdir(where.path.parent)
 

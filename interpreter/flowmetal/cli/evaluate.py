@@ -22,7 +22,7 @@ from flowmetal.client.aio import read_source
 from flowmetal.client.client import Client, Row
 from flowmetal.client.problems import failure_of
 from flowmetal.client.requires import load_requires
-from flowmetal.errors import FlowmetalError, SourceError
+from flowmetal.errors import FlowFailed, FlowmetalError, SourceError
 
 _PLACE = re.compile(r"^\s*(?P<file>\S.*?):(?P<line>\d+):(?P<column>\d+)\s*$", re.MULTILINE)
 
@@ -113,9 +113,18 @@ async def _eval_form(client: Client, source: str, ns: str, file: str) -> tuple[s
     seen = 0
     while outcome is None:
         seen = await _show_new_output(client, flow_id, seen)
+        await _check_that_it_goes_on(client, flow_id)
         outcome = await client.result(flow_id, 0.5)
     await _show_new_output(client, flow_id, seen)
     return flow_id, outcome
+
+
+async def _check_that_it_goes_on(client: Client, flow_id: str) -> None:
+    """Raises the reason for which the engine has paused the flow: nobody here would let it go on."""
+    if (await client.flow(flow_id))["status"] == "paused":
+        pauses = [row for row in await client.events(flow_id) if row["kind"] == "flow-paused"]
+        reason = (pauses[-1]["data"] or {}).get("reason") or "nobody said why"
+        raise FlowFailed(f"flow {flow_id} is paused: {reason}", hint=f"flowmetal resume {flow_id} lets it go on, where it is in a store")
 
 
 async def _show_new_output(client: Client, flow_id: str, seen: int) -> int:

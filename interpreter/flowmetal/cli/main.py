@@ -87,6 +87,8 @@ def main(args: Sequence[str] | None = None) -> None:
 def run_command(arguments: list[str]) -> int:
     """Runs a command; its exit code."""
     debug = "--debug" in arguments
+    if debug:
+        log_to_stderr()
     try:
         _quietly_install_kernel(arguments)
         answer = cli.main(arguments, prog_name="flowmetal", standalone_mode=False)
@@ -114,6 +116,14 @@ def run_command(arguments: list[str]) -> int:
             err=True,
         )
         return 70
+
+
+def log_to_stderr() -> None:
+    """Faults are told with their tracebacks, on stderr."""
+    import logging
+
+    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("flowmetal").setLevel(logging.DEBUG)
 
 
 def _reader_went_away() -> int:

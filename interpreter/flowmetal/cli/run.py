@@ -122,9 +122,12 @@ async def _follow_output(client: Client, flow_id: str) -> int:
 
 
 def show_output(row: Row) -> None:
-    """Prints an `output` event to stderr; other events are passed over."""
+    """Prints an `output` event to stderr, and says that the flow is paused; other events are passed over."""
+    data = row.get("data") or {}
     if row["kind"] == "output":
-        click.echo(str((row.get("data") or {}).get("text", "")), nl=False, err=True)
+        click.echo(str(data.get("text", "")), nl=False, err=True)
+    elif row["kind"] == "flow-paused":
+        remark(f"flow {row['flow_id']} is paused ({data.get('reason') or 'nobody said why'}); it goes on after: flowmetal resume {row['flow_id']}")
 
 
 def show_outcome(outcome: Row, flow_id: str, *, as_json: bool) -> int:

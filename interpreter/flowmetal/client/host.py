@@ -11,6 +11,7 @@ import asyncio
 import atexit
 import contextlib
 import json
+import logging
 import os
 import socket
 import threading
@@ -132,6 +133,7 @@ class Host:
 
     async def _live(self) -> None:
         self._stop_in_loop = asyncio.Event()
+        self.loop.set_exception_handler(_note_fault)
         if self._stopping.is_set():
             self._stop_in_loop.set()
         async with contextlib.AsyncExitStack() as stack:
@@ -259,3 +261,10 @@ class Host:
         """When the program ends without closing: as far as a few seconds allow."""
         with contextlib.suppress(Exception):
             self.ask_to_stop().result(timeout=5)
+
+
+def _note_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A fault of ours on the host's loop: one line in the log, and with `--debug` (or in a background host's log) where it was."""
+    error = context.get("exception")
+    log.error("%s: %s", context["message"], f"{type(error).__name__}: {error}" if error is not None else context)
+    log.debug("the traceback", exc_info=error)

@@ -248,8 +248,10 @@ def compile_form(definitions: Definitions, root: Root, form: Any, run_macro: Run
     arity = Arity(code, 0, False)
     code.arities[0] = arity
     scope = FnScope(code, arity, None)
-    node = analyzer.analyze(form, scope)
-    _compile_arity(arity, node, scope)
+    try:
+        _compile_arity(arity, analyzer.analyze(form, scope), scope)
+    except RecursionError:
+        raise SourceError("code nests too deep", type="limit", span=code.span, hint="quote it if it is data, or split it into functions") from None
     return Closure(code, [])
 
 
@@ -268,7 +270,7 @@ def read_root(root: Root, definitions: Definitions) -> Any:
     padding = "\n" * (root.line - 1) + " " * (root.column - 1)
     table = definitions.namespace(root.ns, root.pin)
     aliases = dict(table.get("aliases").items()) if table else {}
-    for form in Reader(Source(root.file, padding + root.text), ns=root.ns, aliases=aliases):
+    for form in Reader(Source(root.file, padding + root.text, library=root.prelude is not None), ns=root.ns, aliases=aliases):
         return form
     raise SourceError("there is no form here", type="reader/eof")
 

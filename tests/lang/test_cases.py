@@ -15,8 +15,8 @@ from ways import FUEL_OF_ONE, STORED, STRAIGHT, Table, Way
 LONG = os.environ.get("FLOWMETAL_LONG") == "1"
 FILES = sorted((Path(__file__).parent / "cases").glob("*.txt"))
 WAYS = (STRAIGHT, FUEL_OF_ONE, STORED)
-SLOW = ("100000",)
-"""What takes a hundred thousand transitions is not stored at each of them, unless there is time."""
+SLOW = ("100000", "!! :stack-overflow")
+"""What takes a hundred thousand transitions, or ten thousand frames, is not stored at each turn unless there is time."""
 
 
 def cases(path: Path) -> list[tuple[int, str, str]]:
@@ -36,7 +36,7 @@ def test_cases(path: Path, way: Way) -> None:
     table = Table(way)
     wrong = []
     for number, form, printed in cases(path):
-        if way.store and not LONG and any(mark in form for mark in SLOW):
+        if way.store and not LONG and any(mark in form or mark in printed for mark in SLOW):
             continue
         found = table.line(form)
         if found != printed:

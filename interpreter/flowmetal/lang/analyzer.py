@@ -6,6 +6,7 @@ macros, and those are pure.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -133,11 +134,19 @@ class Analyzer:
     def symbol(self, form: Symbol, scope: FnScope, span: Span | None) -> n.Node:
         """A reference to a local or to a definition."""
         found = self.local(form.name, scope, span) if form.ns is None else None
-        return found if found is not None else self.global_(form, span)
+        if found is not None:
+            return found
+        try:
+            return self.global_(form, span)
+        except SourceError as e:
+            near = difflib.get_close_matches(form.name, _names_in(scope), n=1, cutoff=0.7) if form.ns is None and e.type == "compile/unresolved" else []
+            if near and not replacement(form):
+                e.hint = f"the nearest name is {near[0]}, which is bound here"
+            raise
 
     def global_(self, form: Symbol, span: Span | None) -> n.Node:
         """A reference to a definition; a function of the library is a constant."""
-        cell = self.definitions.resolve(form.ns, form.name, self.ns, self.version)
+        cell = self.definitions.resolve(form.ns, form.name, self.ns, self.version) if form.name != "*ns*" else None
         if cell is None and form.ns in (None, self.ns) and form.name in self.declared:
             cell = self.definitions.cell(self.ns, form.name)
         if cell is None:
@@ -256,6 +265,15 @@ class Analyzer:
         if s.ns is not None:
             return Symbol(self.definitions.resolve_ns(s.ns, self.ns, self.version), s.name, None, s.span)
         return Symbol(self.ns, s.name, None, s.span)
+
+
+def _names_in(scope: FnScope | None) -> list[str]:
+    """The names of locals that a user gave, innermost first."""
+    names: list[str] = []
+    while scope is not None:
+        names += [name for name in scope.locals if not name.endswith("__auto")]
+        scope = scope.parent
+    return names
 
 
 def _hinted(meta: Map | None) -> Map | None:

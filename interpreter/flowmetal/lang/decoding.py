@@ -149,8 +149,8 @@ def _build_error(d: Decoder, type_: Any, message: Any, data: Any, cause: Any, pl
     def span(p: Any) -> Any:
         if not p:
             return None
-        name, line, column, end, text = p if len(p) == 5 else (*p, p[2], "")
-        return Span(Source(name, "\n" * (line - 1) + text), line, column, line, end)
+        name, line, column, end, text, *library = p if len(p) > 3 else (*p, p[2], "")
+        return Span(Source(name, "\n" * (line - 1) + text, library=bool(library)), line, column, line, end)
 
     place, trace = json.loads(places)
     return ErrorValue(d.ref(type_), d.ref(message), d.ref(data), d.ref(cause), span(place), tuple((n, span(s)) for n, s in trace))

@@ -141,7 +141,8 @@ def _map(e: Encoder, i: int, x: Map) -> list[Any]:
 def _shown_place(span: Span) -> list[Any]:
     """A span with the line that it is shown in."""
     line = span.source.line(span.line)[:_SHOWN_LINE]
-    return [span.source.name, span.line, span.column, span.end_column if span.end_line == span.line else len(line) + 1, line]
+    end = span.end_column if span.end_line == span.line else len(line) + 1
+    return [span.source.name, span.line, span.column, end, line, *([True] if span.source.library else [])]
 
 
 def _error(e: Encoder, i: int, x: ErrorValue) -> list[Any]:

@@ -106,9 +106,14 @@ class Code:
 
     def arity_text(self) -> str:
         """The accepted numbers of arguments, in words."""
-        counts = [str(n) for n in sorted(self.arities)]
+        fixed = sorted(self.arities)
+        if self.variadic and fixed == list(range(fixed[0] if fixed else 0, self.variadic.params)):
+            fixed, least = [], fixed[0] if fixed else self.variadic.params
+        else:
+            least = self.variadic.params if self.variadic else 0
+        counts = [str(n) for n in fixed]
         if self.variadic:
-            counts.append(f"{self.variadic.params} or more")
+            counts.append(f"{least} or more")
         *before, last = counts
         text = f"{', '.join(before)} or {last}" if before else last
         return f"{text} argument{'' if text == '1' else 's'}"

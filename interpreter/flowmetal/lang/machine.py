@@ -22,7 +22,7 @@ from flowmetal.lang.leaves import BUILDERS
 from flowmetal.lang.persistent import EMPTY_MAP, Map, seq_of
 from flowmetal.lang.primitives.leaf_calls import call_leaf, call_primitive, is_leaf
 from flowmetal.lang.primitives.reducibles import AGAIN, Unrealized
-from flowmetal.lang.primitives.registry import Primitive
+from flowmetal.lang.primitives.registry import Primitive, plural
 from flowmetal.lang.printer import pr_str
 from flowmetal.lang.python_tier import TURN, Abandon, Tier, enter, enter_loop, turn
 from flowmetal.lang.requests import Request
@@ -228,7 +228,7 @@ class Machine(Fibers):
             return call_primitive(f, args)
         if type(f) is MachineOp:
             if len(args) < f.low or (f.high is not None and len(args) > f.high):
-                raise LispError(f"{f.name} was given {len(args)} arguments: it takes {f.arglists}", type="arity")
+                raise LispError(f"{f.name} was given {plural(str(len(args)))}: it takes {f.arglists}", type="arity")
             return f.fn(self, fiber, args)
         if is_leaf(f):
             return call_leaf(f, *args)
@@ -356,8 +356,8 @@ class Machine(Fibers):
         """Goes to the innermost handler; gives the error back, with its trace, where there is none."""
         frames = fiber.frames
         if not error.trace:
-            in_library = bool(frames) and frames[-1].arity.code.root.prelude is not None
-            place = self._place(fiber)[0] if in_library or error.span is None else error.span
+            own = error.span is not None and not error.span.source.library
+            place = error.span if own else self._place(fiber)[0]
             error = ErrorValue(error.type, error.message, error.data, error.cause, place, trace(fiber))
         fiber.value, fiber.error = PENDING, None
         while frames:

@@ -31,6 +31,14 @@ def _template_list(coll: Any) -> Any:
     return list_of(coll if coll is not None else ())
 
 
+@primitive("core", "placed*", "([form origin])", "A form that stands, in errors, where another one stands.")
+def _placed(form: Any, origin: Any) -> Any:
+    if isinstance(form, List) and len(form):
+        form = form.with_meta(getattr(origin, "meta", None))
+        form.span = getattr(origin, "span", None)
+    return form
+
+
 @primitive("core", "destructured-map", "([x])", "What a map pattern takes apart: key-value arguments become a map.")
 def _destructured_map(x: Any) -> Any:
     if isinstance(x, List):

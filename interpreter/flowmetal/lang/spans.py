@@ -15,11 +15,12 @@ _WIDTH = 120
 
 
 class Source:
-    """A text and the name under which errors show it: a path, `cell`, `<stdin>`."""
+    """A text and the name under which errors show it: a path, `cell`, `<stdin>`. `library` says that it is not the user's own."""
 
-    def __init__(self, name: str, text: str) -> None:
+    def __init__(self, name: str, text: str, *, library: bool = False) -> None:
         self.name = name
         self.text = text
+        self.library = library
 
     @cached_property
     def line_starts(self) -> list[int]:

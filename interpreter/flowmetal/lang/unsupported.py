@@ -35,9 +35,7 @@ INSTEAD = {
             "gen-class",
             "proxy",
             "bean",
-            "class",
-            "instance?",
-            "monitor-enter",
+                    "monitor-enter",
             "monitor-exit",
             "monitor",
             "definline",
@@ -57,12 +55,17 @@ INSTEAD = {
     **dict.fromkeys(_ARRAYS, "there are no arrays: use vectors"),
     **dict.fromkeys(("re-matcher", "re-groups"), "there are no matchers: re-find, re-matches and re-seq give the groups"),
     **dict.fromkeys(("intern", "create-ns", "remove-ns", "ns-unmap", "ns-unalias", "in-ns", "refer", "use", "alias", "load", "refer-clojure"), _NAMESPACES),
-    **dict.fromkeys(("with-precision", "with-open", "with-local-vars", "with-loading-context"), _DYNAMIC),
+    **dict.fromkeys(("with-local-vars", "with-loading-context"), _DYNAMIC),
     **dict.fromkeys(("defstruct", "create-struct", "struct", "struct-map", "accessor"), _TYPES),
     **dict.fromkeys(("tap>", "add-tap", "remove-tap"), "use (log data): it goes into the flow's history"),
     **dict.fromkeys(("reader-conditional", "reader-conditional?", "tagged-literal", "tagged-literal?"), "there is one platform, and unknown tags are errors"),
     "use-fixtures": "each test has a store and a clock of its own: call a function in the test",
     **dict.fromkeys(("run-tests", "run-all-tests", "test-vars"), "flowmetal test FILE.flow runs the tests of a file"),
+    "*ns*": "(current-ns) is the name of the namespace that the code stands in",
+    "class": "(type x) gives the kind of a value as a keyword",
+    "instance?": "(type x) gives the kind of a value as a keyword; string? map? inst? and the like ask for one kind",
+    "with-open": "programs do no I/O of their own: use http/get, sh or sql/query",
+    "with-precision": "decimals are exact; (double x) gives a float where there is no exact result",
     "promise": "use (callback), (timer d) or (async …): each gives a durable promise",
     "char": "a character is a one-letter string",
 }
@@ -77,6 +80,6 @@ def replacement(name: Symbol) -> str | None:
             return _JAVA
         if name.name.startswith("*") and name.name.endswith("*") and len(name.name) > 2:
             return _DYNAMIC
-    elif name.ns in ("Math", "System", "Thread", "Integer", "Long", "Double", "String") or name.ns.startswith("java"):
+    elif name.ns[0].isupper() or name.ns in ("Math", "System", "Thread", "Integer", "Long", "Double", "String") or name.ns.startswith("java"):
         return _JAVA
     return None

@@ -79,13 +79,26 @@ def test_events_are_read_once_and_in_order_whenever_the_process_dies() -> None:
     assert check(Program(source))[0].ending["result"] == [1, 3]
 
 
+def test_an_event_that_loses_a_select_is_there_for_the_next_whenever_the_process_dies() -> None:
+    source = """(defflow main []
+      (let [s (subscribe "t")]
+        (let [a (select {:event (next-event s) :time (timer #dur "1h")})
+              _ (publish "t" 1)
+              b (select [(next-event s) (timer #dur "1h")])
+              c (do (publish "t" 2) (sleep #dur "1h") (select {:event (next-event s) :time (timer #dur "1h")}))
+              d (select {:event (next-event s) :time (timer #dur "1h")})]
+          [a b c d])))"""
+    a, b, c, d = check(Program(source))[0].ending["result"]
+    assert (a, b, c, d) == (["time", None], [0, 1], ["event", 2], ["time", None])
+
+
 def test_endings_are_published_once_whenever_the_process_dies() -> None:
     source = """(defflow child [n] n)
       (defflow main [] (let [s (subscribe "$flows" {:where {:name "child"}})] (child 1) (start child 2) [(:status (next-event s)) (:status (next-event s))]))"""
     outcomes = check(Program(source))
     assert outcomes[0].ending["result"] == ["completed", "completed"]
     for outcome in outcomes:
-        assert len(outcome.store.rows("$topic/$flows")) == 3
+        assert len(outcome.world.store.rows("$topic/$flows")) == 3
 
 
 def test_a_question_is_answered_once_whenever_the_process_dies() -> None:

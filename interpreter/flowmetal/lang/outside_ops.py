@@ -46,6 +46,11 @@ def _next_event(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     return m.ask(fiber, "next-event", _topic_name(args[0]), [args[1]])
 
 
+@op("flow", "next-event-promise*", 2, 2, "([topic options])", "The promise of the next event of a topic after a position: next-event inside select.")
+def _next_event_promise(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
+    return m.request(fiber, "next-event", _topic_name(args[0]), [args[1]])[1]
+
+
 @op(
     "flow",
     "topic",

@@ -25,7 +25,7 @@ def callbacks(count: int) -> Driver:
     async def drive(engine: Engine, flow_id: str) -> None:
         answered = 0
         async for _ in engine.watch(flow_id):
-            rows = engine.store.rows(flow_id)
+            rows = await engine.writer.call(engine.store.rows, flow_id)
             asked = [row for row in rows if row.kind == kinds.EFFECT_REQUESTED and json.loads(row.data)["op"] == "callback"]
             for n, row in enumerate(asked[answered:], answered + 1):
                 assert row.key is not None
@@ -53,7 +53,7 @@ def messages(*sent: Any) -> Driver:
 async def until_it_waits(engine: Engine, flow_id: str) -> None:
     """Returns when the flow waits, or has waited."""
     async for _ in engine.watch(flow_id):
-        if engine.store.rows(flow_id, of=kinds.ENDING | {kinds.FLOW_WAITING}):
+        if await engine.writer.call(engine.store.rows, flow_id, 0, 1, kinds.ENDING | {kinds.FLOW_WAITING}):
             return
 
 

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,6 +70,10 @@ class Conditions:
     """Snapshots and all else that is derived are lost with each life."""
 
 
+Hardship = tuple[str, Faults, Conditions]
+"""What a run is disturbed by: in words, as faults, as conditions."""
+
+
 @dataclass(slots=True)
 class Outcome:
     """What a run came to."""
@@ -79,31 +83,36 @@ class Outcome:
     commits: int
     lives: int
     world: World = field(repr=False, default_factory=World)
-    store: Any = field(repr=False, default=None)
 
 
 async def run(
     program: Program, faults: Faults | None = None, conditions: Conditions | None = None, *, make_store: Callable[[Faults], Store] | None = None
 ) -> Outcome:
-    """Runs a program to its end, through as many lives as its faults take; in memory, unless `make_store` says otherwise."""
+    """Runs a program to its end, through as many lives as its faults take.
+
+    The store is in memory and outlives them, unless `make_store` opens it anew for each.
+    """
     asyncio.get_running_loop().set_exception_handler(_ignore_crashes)
     faults, conditions = faults or Faults(), conditions or Conditions()
-    store = make_store(faults) if make_store is not None else MemoryStore(faults=faults)
-    world = World(program.answer, store if isinstance(store, MemoryStore) else None, lambda: faults.dead)
+    kept = MemoryStore(faults=faults) if make_store is None else None
+    world = World(program.answer, dead=lambda: faults.dead)
     clock = _Clock(faults)
-    ending: dict[str, Any] | None = None
-    life = 0
-    while ending is None:
-        life += 1
-        if life > MAX_LIVES:
-            raise AssertionError(f"the program did not end in {MAX_LIVES} lives")
+    for life in range(1, MAX_LIVES + 1):
         faults.reborn()
-        if conditions.drop:
-            store.drop_derived()
-        engine = _engine(store, world, clock, Chance(life), conditions)
-        ending = await _live(engine, program, faults)
-    audit(store, engine.definitions.registry)
-    return Outcome(ending, _endings(store), faults.commits, life, world, store)
+        store = kept if kept is not None else make_store(faults)  # type: ignore[misc]
+        world.store = kept
+        try:
+            if conditions.drop:
+                store.drop_derived()
+            engine = _engine(store, world, clock, Chance(life), conditions)
+            ending = await _live(engine, program, faults)
+            if ending is not None:
+                audit(store, engine.definitions.registry)
+                return Outcome(ending, _endings(store), faults.commits, life, world)
+        finally:
+            if kept is None:
+                store.close()
+    raise AssertionError(f"the program did not end in {MAX_LIVES} lives")
 
 
 class _Clock(VirtualClock):
@@ -227,17 +236,22 @@ def _steps(store: Store, flow_id: str) -> list[tuple[Any, ...]]:
     return [(step, op, came.get(step)) for step, op in sorted(asked.items())]
 
 
-def check(program: Program) -> list[Outcome]:
-    """Simulates a program exhaustively; raises AssertionError where a failure makes a difference."""
-    return asyncio.run(_check(program))
+def check(
+    program: Program, *, make_store: Callable[[Faults], Store] | None = None, of: Callable[[int], Iterable[Hardship]] | None = None
+) -> list[Outcome]:
+    """Simulates a program exhaustively; raises AssertionError where a failure makes a difference.
+
+    The calm run is always in memory; the others are where `make_store` says. `of` gives the hardships, by the number of commits.
+    """
+    return asyncio.run(_check(program, make_store, of or hardships))
 
 
-async def _check(program: Program) -> list[Outcome]:
+async def _check(program: Program, make_store: Callable[[Faults], Store] | None, of: Callable[[int], Iterable[Hardship]]) -> list[Outcome]:
     calm = await run(program)
     outcomes = [calm]
-    for what, faults, conditions in hardships(calm.commits):
+    for what, faults, conditions in of(calm.commits):
         try:
-            other = await run(program, faults, conditions)
+            other = await run(program, faults, conditions, make_store=make_store)
             compare(calm, other, what)
         except (AssertionError, FlowmetalError) as e:
             raise AssertionError(f"{what}: {e}") from e
@@ -245,7 +259,7 @@ async def _check(program: Program) -> list[Outcome]:
     return outcomes
 
 
-def hardships(commits: int) -> Iterator[tuple[str, Faults, Conditions]]:
+def hardships(commits: int) -> Iterator[Hardship]:
     """Every way in which a program of so many commits is disturbed."""
     yield "fuel of 1", Faults(), Conditions(fuel=1)
     yield "fuel of 1, state renewed", Faults(), Conditions(fuel=1, renew=True)

@@ -19,7 +19,7 @@ class Crash(StoreError):
     """The simulated process is dead: nothing that it does counts any more."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Faults:
     """Fails the n-th commits, before they are written or after (then only the answer is lost).
 

@@ -33,7 +33,7 @@ SCHEMES = ("standard-webhooks", "github", "stripe", "hmac")
 """Signature schemes that a topic may be declared with."""
 CHUNK = 200
 """Rows that are read of a stream at once."""
-NAME = re.compile(r"[^\s/][^\s]{0,199}")
+NAME = re.compile(r"[^\s/\x00-\x1f\x7f][^\s\x00-\x1f\x7f]{0,199}")
 
 
 @dataclass(slots=True, eq=False)
@@ -84,6 +84,8 @@ class Topics:
     ) -> tuple[str, bool]:
         """Publishes a language value: the event's id, and whether it was there already under this key."""
         check_name(topic)
+        if topic.startswith("$"):
+            raise LispError(f"the topic {topic} is the interpreter's own: nobody else publishes to it", type="value")
         message_id = self.engine.chance.uuid().hex
         facts = {"topic": topic, "message_id": message_id, "source": source or None, "idempotency_key": key, "envelope": envelope, "from": by or None}
         known = {name: fact for name, fact in facts.items() if fact is not None}

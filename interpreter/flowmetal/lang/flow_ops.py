@@ -258,9 +258,14 @@ def _start(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     return _begin(m, fiber, EMPTY_MAP, _program(args[0], "start"), args[1:])
 
 
-@op("flow", "start-with", 2, None, "([options f & args])", "Begins a flow with options: :id, :tags, :at (an instant or a duration from now), :with-parent.")
+START_OPTIONS = ("id", "tags", "at", "queue", "priority", "with-parent")
+
+
+@op("flow", "start-with", 2, None, "([options f & args])", "Begins a flow with options: :id, :tags, :at (an instant or a duration from now), :queue and :priority in it, :with-parent.")
 def _start_with(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
-    options = options_of(args[0], ("id", "tags", "at", "with-parent"), "start-with")
+    options = options_of(args[0], START_OPTIONS, "start-with")
+    if type(options.get(kw("priority"), 0)) is not int:
+        raise LispError(f"the :priority of start-with must be an integer, but is {pr_str(options.get(kw('priority')))}", type="value")
     given = options.get(kw("id"))
     if given is not None and not (isinstance(given, str) and FLOW_ID.fullmatch(given)):
         raise LispError(f"{FLOW_ID_TEXT}, not {pr_str(given)[:80]}", type="value")
@@ -291,7 +296,7 @@ def _http_request(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     return m.ask(fiber, f"http/{name}", url, args)
 
 
-CALL_OPTIONS = ("retry", "timeout", "attempt-timeout", "idempotency-key", "queue", "at-most-once")
+CALL_OPTIONS = ("retry", "timeout", "attempt-timeout", "idempotency-key", "queue", "priority", "at-most-once")
 """What the options of a stub and of `call` may be."""
 
 

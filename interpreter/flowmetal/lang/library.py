@@ -16,6 +16,7 @@ import flowmetal.lang.makers  # noqa: F401  likewise
 import flowmetal.lang.language_ops  # noqa: F401  likewise
 import flowmetal.lang.multimethods  # noqa: F401  likewise
 import flowmetal.lang.output_ops  # noqa: F401  likewise
+import flowmetal.lang.durable_ops  # noqa: F401  likewise
 import flowmetal.lang.outside_ops  # noqa: F401  likewise
 import flowmetal.lang.primitives  # noqa: F401  likewise
 import flowmetal.lang.saga_ops  # noqa: F401  likewise

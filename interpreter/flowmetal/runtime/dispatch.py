@@ -23,6 +23,7 @@ from flowmetal.runtime.connector import Call, Completed, Connector, Desk, Failed
 from flowmetal.runtime.control import Make, control
 from flowmetal.runtime.process import Process
 from flowmetal.runtime.promises import leaving, outcome_draft
+from flowmetal.runtime.queues import asked_queue, begins_later, call_options, queue_name, shortened
 from flowmetal.runtime.rows import Draft
 from flowmetal.store import kinds
 
@@ -52,7 +53,7 @@ class Dispatcher:
     def __init__(self, engine: Engine, connectors: Sequence[Connector]) -> None:
         self.engine = engine
         self.connectors = {op: c for c in connectors for op in c.ops}
-        desks: list[Desk] = [engine.foreign, engine.topics, engine.asking]
+        desks: list[Desk] = [engine.foreign, engine.topics, engine.asking, engine.queues]
         self.desks = {op: desk for desk in desks for op in desk.ops if op not in self.connectors}
         self.calls: dict[tuple[str, int], Sending] = {}
 
@@ -115,6 +116,10 @@ class Dispatcher:
         for step, there in process.open.items():
             if there.due_at is not None:
                 self.engine.timers.add(Instant.parse(there.due_at).micros, process.flow_id, step)
+        self.engine.queues.resumed(process)
+
+    def _paused(self, process: Process, draft: Draft) -> None:
+        self.engine.queues.paused(process.flow_id)
 
     def _result(self, process: Process, draft: Draft) -> None:
         self._tell(process, "result", draft)
@@ -123,6 +128,7 @@ class Dispatcher:
         self._tell(process, "result", draft)
         self.engine.awaited.look_again(process.flow_id)
         self.engine.asking.ended(process.flow_id)
+        self.engine.queues.ended(process.flow_id)
         self.engine.topics.wake(topics.ENDINGS)
         if process.parent_call is not None:
             parent, step = process.parent_call
@@ -149,7 +155,23 @@ class Dispatcher:
         elif op in inside.OPS:
             self._call(flow_id, step, self.engine.spawn(self._inside(flow_id, f"{run}/{step}", step, draft)))
         elif op not in WAITING_OPS and self.connector(op) is not None:
-            self._call(flow_id, step, self.engine.spawn(self._outside(flow_id, run, draft, list(attempts))))
+            queue, priority = asked_queue(draft)
+            if queue is None:
+                self._call(flow_id, step, self.engine.spawn(self._outside(flow_id, run, draft, list(attempts))))
+            elif (flow_id, step) not in self.calls:
+                limit = due_at(call_options(draft).get(kw("timeout")), draft.at)
+                if limit is not None:
+                    self.engine.timers.add(limit, flow_id, step)
+                self.engine.queues.line_up(queue, (flow_id, step), priority, lambda: self._send_in_turn(flow_id, run, draft, attempts, queue))
+
+    def _send_in_turn(self, flow_id: str, run: str, draft: Draft, attempts: Sequence[Draft], queue: str) -> None:
+        """A call has its place in a queue, and keeps it until its outcome is on disk."""
+        step = draft.step
+        assert step is not None
+        self.engine.timers.discard(flow_id, step)
+        task = self.engine.spawn(self._outside(flow_id, run, shortened(draft, self.engine.clock.now()), list(attempts)))
+        self._call(flow_id, step, task)
+        task.add_done_callback(lambda _: self.engine.queues.leave(queue, (flow_id, step)))
 
     def _call(self, flow_id: str, step: int, task: asyncio.Task[Any]) -> None:
         self.calls[flow_id, step] = sending = Sending(task)
@@ -165,7 +187,7 @@ class Dispatcher:
 
     def _leave_desk(self, flow_id: str, step: int, *, withdrawn: bool = False) -> None:
         self.engine.timers.discard(flow_id, step)
-        for desk in (self.engine.foreign, self.engine.topics, self.engine.asking):
+        for desk in (self.engine.foreign, self.engine.topics, self.engine.asking, self.engine.queues):
             desk.drop(flow_id, step, withdrawn=withdrawn)
 
     async def _inside(self, flow_id: str, key: str, step: int, draft: Draft) -> None:
@@ -251,6 +273,13 @@ class Dispatcher:
         there = process.open.get(step)
         if there is None or process.paused or process.ended:
             return None
+        if there.op == "begin":
+            self.engine.queues.begin(process.flow_id)
+            return None
+        if self.engine.queues.waits(process.flow_id, step):
+            kind = "http/timeout" if there.op.startswith("http/") else "flow/timeout"
+            error = ErrorValue(kw(kind), f"{there.op} {there.target} did not have its turn in its queue in time: it was not sent")
+            return Draft(kinds.EFFECT_FAILED, step, None, {"attempts": 0}, {"error": error})
         if there.op in self.desks:
             error = ErrorValue(kw("flow/timeout"), f"{there.target} gave no answer in time")
             return Draft(kinds.EFFECT_FAILED, step, None, {}, {"error": error})
@@ -270,27 +299,23 @@ class Dispatcher:
         call = f["op"] == "call"
         related = process.flow_id if call or f.get("with_parent") else None
         tags = options.get(kw("tags"))
-        facts = {"parent": related, "parent_step": request.step if call else None, "by": process.flow_id, "tags": to_plain(tags)[0]}
+        queue = queue_name(options.get(kw("queue")))
+        if related is not None and self.engine.queues.flows.get(process.flow_id) == queue:
+            queue = None  # it shares the place of its parent
+        facts = {
+            "parent": related, "parent_step": request.step if call else None, "by": process.flow_id, "tags": to_plain(tags)[0], "queue": queue,
+        }  # fmt: skip
         args = leaving(process, request.values["args"])
         started = self.engine.started(f["target"], "child" if call else "flow", args, f["definitions"], **facts)
         started.seq = 1
-        return [started, *self._later(started, options.get(kw("at")))]
-
-    def _later(self, started: Draft, at: Any) -> list[Draft]:
-        """The rows of a flow that is to begin later: what it waits for, and that it does."""
-        due = due_at(at, started.at)
-        if due is None:
-            return []
-        facts = {"op": "begin", "target": started.facts["name"], "due_at": Instant(due).format()}
-        asked = Draft(kinds.EFFECT_REQUESTED, BEGIN, None, facts, {"args": started.values["args"]}, at=started.at, seq=2)
-        waiting = [{"step": BEGIN, "op": "begin", "target": started.facts["name"], "due_at": facts["due_at"]}]
-        return [asked, Draft(kinds.FLOW_WAITING, None, None, {"for": waiting}, at=started.at, seq=3)]
+        return [started, *begins_later(started, due_at(options.get(kw("at")), started.at), queue, options.get(kw("priority"), 0))]
 
 
 _AFTER = {
     kinds.EFFECT_REQUESTED: Dispatcher._requested, kinds.AWAIT: Dispatcher._await, kinds.EFFECT_COMPLETED: Dispatcher._settled,
     kinds.EFFECT_FAILED: Dispatcher._settled, kinds.PROMISE_SETTLED: Dispatcher._settled, kinds.EFFECT_CANCELLED: Dispatcher._cancelled,
-    kinds.EFFECT_CANCELLING: Dispatcher._cancelling, kinds.FLOW_RESUMED: Dispatcher._resumed, kinds.CELL_RESULT: Dispatcher._result,
+    kinds.EFFECT_CANCELLING: Dispatcher._cancelling, kinds.FLOW_PAUSED: Dispatcher._paused, kinds.FLOW_RESUMED: Dispatcher._resumed,
+    kinds.CELL_RESULT: Dispatcher._result,
     **dict.fromkeys(kinds.ENDING, Dispatcher._ended),
 }  # fmt: skip
 

@@ -32,7 +32,9 @@ from flowmetal.runtime.dispatch import Dispatcher
 from flowmetal.runtime.keyed_locks import KeyedLocks
 from flowmetal.runtime.process import Process, find_program, loader
 from flowmetal.runtime.promises import Awaited
+from flowmetal.runtime.queues import Queues
 from flowmetal.runtime.rows import Draft, to_draft, to_row
+from flowmetal.runtime.schedules import Schedules
 from flowmetal.runtime.supply import Supplies
 from flowmetal.runtime.tasks import Tasks
 from flowmetal.runtime.timers import Timers
@@ -93,6 +95,8 @@ class Engine:
         self.foreign = Tasks(self)
         self.topics = Topics(self)
         self.asking = Asking(self)
+        self.queues = Queues(self)
+        self.schedules = Schedules(self)
         self.dispatcher = Dispatcher(self, connectors)
         self.awaited = Awaited(self)
         self.crashes = CrashWatch(self)
@@ -115,7 +119,9 @@ class Engine:
             done = await self.commit(Commit([row], {kinds.DEFINITIONS_STREAM: self.definitions.version}))
             self.definitions.replay(done.rows)
         await self.topics.open()
+        await self.queues.open()
         await recovery.recover(self)
+        await self.schedules.open()
 
     async def _check_clock(self) -> None:
         """A virtual clock belongs to a store from its creation."""
@@ -254,6 +260,9 @@ class Engine:
         self.actor(flow_id).put(Item(make))
 
     def _timer_due(self, flow_id: str, step: int) -> None:
+        if kinds.is_stream(flow_id):
+            {kinds.SCHEDULES_STREAM: self.schedules.due, kinds.QUEUES_STREAM: self.queues.due}[flow_id](step)
+            return
         if step < 0:
             self.foreign.back(flow_id, -step)
             return

@@ -21,7 +21,10 @@ from flowmetal.store import kinds
 if TYPE_CHECKING:
     from flowmetal.runtime.engine import Engine
 
-OPS = frozenset({"send", "publish", "subscribe", "topic", "pause", "resume", "cancel", "terminate", "status", "history", "flows", "state-at", "promise-status"})
+OPS = frozenset({
+    "send", "publish", "subscribe", "topic", "pause", "resume", "cancel", "terminate", "status", "history", "flows", "state-at", "promise-status",
+    "queue", "schedule", "unschedule",
+})  # fmt: skip
 
 
 async def perform(engine: Engine, sender: str, key: str, draft: Draft) -> Any:
@@ -33,6 +36,12 @@ async def perform(engine: Engine, sender: str, key: str, draft: Draft) -> Any:
         return (await engine.topics.publish(target, args[0], key=key, source="flow", by=sender))[0]
     if op == "subscribe":
         return await engine.topics.position(target, args[0].get(kw("from")))
+    if op == "queue":
+        return await engine.queues.declare(target, args[0], key, sender)
+    if op == "schedule":
+        return await engine.schedules.declare(target, args[0], args[1], args[2], key, sender)
+    if op == "unschedule":
+        return await engine.schedules.remove(target, sender)
     if op == "topic":
         return await engine.topics.declare(target, args[0], key, sender)
     target = await engine.resolve(target)

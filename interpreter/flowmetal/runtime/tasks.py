@@ -22,6 +22,7 @@ from flowmetal.lang.plain import from_plain, to_plain
 from flowmetal.lang.secrets import Secret, replaced
 from flowmetal.lang.values import ErrorValue, Instant, kw
 from flowmetal.runtime.process import Process
+from flowmetal.runtime.queues import asked_queue
 from flowmetal.runtime.retries import NO_RETRY, RetryPolicy, parse_retry, seconds
 from flowmetal.runtime.rows import Draft, error_from_plain
 from flowmetal.store import kinds
@@ -55,6 +56,7 @@ class Task:
     """When the step fails by itself, in microseconds since the epoch."""
     attempt: int
     order: int
+    priority: int = 0
     lease: Lease | None = None
 
 
@@ -132,14 +134,15 @@ class Tasks:
         options: Map = draft.values.get("options") or EMPTY_MAP
         limit = options.get(kw("attempt-timeout"))
         seconds(options.get(kw("timeout")), ":timeout", 0.0)
-        queue, key = options.get(kw("queue")), options.get(kw("idempotency-key"))
+        key = options.get(kw("idempotency-key"))
+        queue, priority = asked_queue(draft)
         due = draft.facts.get("due_at")
         step = draft.step or 0
         return Task(
             flow_id, step, draft.facts["target"], draft.values["args"], f"{run}/{step}" if key is None else str(to_plain(key)[0]),
-            None if queue is None else str(to_plain(queue)[0]), parse_retry(options.get(kw("retry")), NO_RETRY),
+            queue, parse_retry(options.get(kw("retry")), NO_RETRY),
             None if limit is None else seconds(limit, ":attempt-timeout", 0.0), bool(options.get(kw("at-most-once"))),
-            None if due is None else Instant.parse(due).micros, attempt, next(self._orders),
+            None if due is None else Instant.parse(due).micros, attempt, next(self._orders), priority,
         )  # fmt: skip
 
     def drop(self, flow_id: str, step: int, *, withdrawn: bool = False) -> None:
@@ -224,11 +227,28 @@ class Tasks:
             self.engine.timers.arm()
 
     async def _lease_ready(self, poller: Poller, most: int, seconds: float) -> list[Lease]:
+        queues = self.engine.queues
         waiting = [[t for t in self.ready.get(name, {}).values() if poller.wants(t)] for name in poller.functions]
-        chosen = list(itertools.islice(heapq.merge(*waiting, key=lambda t: t.order), most))
-        leases = [self._begin(task, seconds) for task in chosen]
+        if any(t.queue is not None for each in waiting for t in each):
+            waiting = [sorted(each, key=self._rank) for each in waiting]
+        leases: list[Lease] = []
+        for task in heapq.merge(*waiting, key=self._rank):
+            if len(leases) < most and (task.queue is None or queues.enter(task.queue, (task.flow_id, task.step))):
+                leases.append(self._begin(task, seconds))
+        for name in {each.task.queue for each in leases if each.task.queue is not None}:
+            await self.engine.until_done(lambda name=name: queues.keep(name))  # type: ignore[misc]
         sent = await asyncio.gather(*(self._started(each) for each in leases))
         return [each for each, still in zip(leases, sent, strict=True) if still]
+
+    def _rank(self, task: Task) -> tuple[int, int, int]:
+        """What comes first: by the priority of its queue, its own there, its age."""
+        return -self.engine.queues.priority(task.queue), -task.priority, task.order
+
+    def room_in(self, queue: str) -> None:
+        """A queue has room again: who waits for work looks whether there is some."""
+        for poller in self.pollers:
+            if poller.queues is None or queue in poller.queues:
+                poller.event.set()
 
     def _begin(self, task: Task, seconds: float) -> Lease:
         self._unready(task)
@@ -272,6 +292,8 @@ class Tasks:
             lease.timer.cancel()
         if lease.task.lease is lease:
             lease.task.lease = None
+        if lease.task.queue is not None:
+            self.engine.queues.leave(lease.task.queue, (lease.task.flow_id, lease.task.step))
         if self.engine.clock.virtual and not self.engine.closing:
             self.engine.timers.arm()
 

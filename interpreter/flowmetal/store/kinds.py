@@ -45,6 +45,20 @@ REQUEST: Final = "request"
 PUBLISHED: Final = "published"
 """An event of a topic, in the topic's own stream."""
 TOPIC_DECLARED: Final = "topic-declared"
+SCHEDULE_DECLARED: Final = "schedule-declared"
+SCHEDULE_REMOVED: Final = "schedule-removed"
+SCHEDULE_PAUSED: Final = "schedule-paused"
+SCHEDULE_RESUMED: Final = "schedule-resumed"
+SCHEDULE_FIRED: Final = "schedule-fired"
+"""A flow was begun for a time of a schedule, or because somebody triggered it."""
+SCHEDULE_SKIPPED: Final = "schedule-skipped"
+"""A time of a schedule began nothing; `reason` says why."""
+QUEUE_DECLARED: Final = "queue-declared"
+SOURCE_DECLARED: Final = "source-declared"
+SOURCE_READ: Final = "source-read"
+"""What a source has read up to now: its new cursor."""
+ATOM_SET: Final = "atom-set"
+"""A new value of a shared atom, in the atom's own stream."""
 ENGINE: Final = "engine"
 
 ENDING: Final = frozenset({FLOW_COMPLETED, FLOW_FAILED, FLOW_CANCELLED, FLOW_MOVED})
@@ -77,7 +91,8 @@ CLOSING: Final[dict[str, str]] = {
 ALL: Final = frozenset(STATUS) | OPENING | frozenset(CLOSING) | {
     CANCEL_REQUESTED, EFFECT_CANCELLING, TRUNCATED, ATTEMPT_STARTED, ATTEMPT_FAILED, VALUE_RECORDED, MESSAGE_RECEIVED,
     OUTPUT, LOG, CHECKPOINT, INFO, DEFINED, REQUEST, PROMISE_SETTLED, CELL_RESULT, ENGINE, PUBLISHED,
-    TOPIC_DECLARED,
+    TOPIC_DECLARED, SCHEDULE_DECLARED, SCHEDULE_REMOVED, SCHEDULE_PAUSED, SCHEDULE_RESUMED, SCHEDULE_FIRED, SCHEDULE_SKIPPED, QUEUE_DECLARED,
+    SOURCE_DECLARED, SOURCE_READ, ATOM_SET,
 }  # fmt: skip
 
 DEFINITIONS_STREAM: Final = "$definitions"
@@ -86,6 +101,16 @@ REQUESTS_STREAM: Final = "$requests"
 """The stream of `request` rows, by which a client's retry is recognised."""
 TOPICS_STREAM: Final = "$topics"
 """The stream of the declarations of topics."""
+SCHEDULES_STREAM: Final = "$schedules"
+"""The stream of schedules: their declarations, and what they began."""
+QUEUES_STREAM: Final = "$queues"
+"""The stream of the declarations of queues."""
+SOURCES_STREAM: Final = "$sources"
+"""The stream of the declarations of database sources."""
+SOURCE_STREAM: Final = "$source/"
+"""What the stream of a source's cursors begins with; its name follows."""
+ATOM_STREAM: Final = "$atom/"
+"""What the stream of a shared atom's values begins with; its id follows."""
 TOPIC_STREAM: Final = "$topic/"
 """What the stream of a topic's events begins with; its name follows."""
 

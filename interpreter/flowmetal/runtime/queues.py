@@ -1,0 +1,369 @@
+"""Queues: how much of something runs at once, and how much in a time.
+
+In: flows that are to begin in a queue, calls that are to be sent in one. Out: their turns, in order. Who is in a
+queue is told by the log: a flow from its beginning to its end, except while it is paused; a call while it is
+leased or sent. The times that a rate counts by are kept in the store, and written before the work begins.
+A queue that nobody declared has no limits.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import json
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from flowmetal.errors import LispError
+from flowmetal.lang.persistent import EMPTY_MAP, Map, Vector
+from flowmetal.lang.printer import pr_str
+from flowmetal.lang.values import Duration, Instant, Keyword, Symbol, kw
+from flowmetal.runtime.book import BEGIN
+from flowmetal.runtime.process import Process, loader
+from flowmetal.runtime.rows import Draft, to_draft, to_row
+from flowmetal.store import kinds
+from flowmetal.store.protocol import Commit, Duplicate, Row
+
+if TYPE_CHECKING:
+    from flowmetal.runtime.engine import Engine
+
+CHUNK = 500
+"""Flows that are looked at together when an engine opens."""
+LIFE = kinds.ENDING | {kinds.FLOW_STARTED, kinds.FLOW_PAUSED, kinds.FLOW_RESUMED}
+Key = tuple[str, int]
+"""A flow and its step; a flow itself waits under the step `BEGIN`."""
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """Who waits for a turn. `go` is called when it has come."""
+
+    key: Key
+    go: Callable[[], Any]
+    gone: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Queue:
+    """One queue: its limits, who is in it, who waits, when work has begun in it."""
+
+    name: str
+    number: int
+    concurrency: int | None = None
+    rate: tuple[int, int] | None = None
+    """So many in so many microseconds."""
+    priority: int = 0
+    inside: set[Key] = field(default_factory=set)
+    waiting: list[tuple[int, int, Entry]] = field(default_factory=list)
+    begun: deque[int] = field(default_factory=deque)
+    pumping: bool = False
+
+    def opens_at(self, now: int) -> int | None:
+        """When there is room: `now`, a later time, or None: when somebody leaves."""
+        if self.concurrency is not None and len(self.inside) >= self.concurrency:
+            return None
+        if self.rate is None:
+            return now
+        count, period = self.rate
+        while self.begun and self.begun[0] <= now - period:
+            self.begun.popleft()
+        return now if len(self.begun) < count else self.begun[0] + period
+
+
+class Queues:
+    """The queues of an engine: a desk at which flows wait that begin later, or when there is room."""
+
+    ops = frozenset({"begin"})
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.queues: dict[str, Queue] = {}
+        self.entries: dict[Key, tuple[Queue, Entry]] = {}
+        """Who waits."""
+        self.flows: dict[str, str] = {}
+        """Flows that have begun in a queue, paused ones too."""
+        self.later: dict[str, tuple[str | None, int]] = {}
+        """Flows that wait for their time: the queue that they go to then, and their priority in it."""
+        self._orders = itertools.count()
+
+    async def open(self) -> None:
+        """Reads the declarations, and which flows are in a queue."""
+        call, store = self.engine.writer.call, self.engine.store
+        load = loader(self.engine.definitions.registry)
+        for row in await call(store.rows, kinds.QUEUES_STREAM):
+            draft = to_draft(row, load)
+            self.note(draft.facts["queue"], draft.values["options"])
+        for queue in self.queues.values():
+            kept: str | None = await call(store.get_meta, _meta(queue))
+            queue.begun.extend(json.loads(kept or "[]"))
+        if self.queues:
+            flows = await call(store.open_flows)
+            for chunk in (flows[i : i + CHUNK] for i in range(0, len(flows), CHUNK)):
+                await self._find(chunk)
+
+    async def _find(self, flows: list[str]) -> None:
+        call, store = self.engine.writer.call, self.engine.store
+        first = await call(store.rows_of, dict.fromkeys(flows, 0), frozenset({kinds.FLOW_STARTED}))
+        named = {flow_id: queue for flow_id, rows in first.items() if (queue := json.loads(rows[0].data).get("queue"))}
+        for flow_id, queue in named.items():
+            rows = await call(store.rows, flow_id)
+            if any(row.kind == kinds.EFFECT_REQUESTED and row.step == BEGIN for row in rows) and not any(
+                row.kind == kinds.EFFECT_COMPLETED and row.step == BEGIN for row in rows
+            ):
+                continue
+            self.flows[flow_id] = queue
+            if [row.kind for row in rows if row.kind in LIFE][-1] != kinds.FLOW_PAUSED:
+                self._queue(queue).inside.add((flow_id, BEGIN))
+
+    # Declaring
+
+    async def declare(self, name: str, options: Map, key: str, by: str) -> None:
+        """Gives a queue its limits, once for each key; the newest declaration counts, for what has not begun."""
+        parse(name, options)
+        try:
+            await self.engine.commit(Commit([self.declaration(name, options, key, by)], unique=(kinds.QUEUE_DECLARED, key)))
+        except Duplicate:
+            return
+        self.note(name, options)
+
+    def declaration(self, name: str, options: Map, key: str | None, by: str) -> Row:
+        """The row of a declaration."""
+        draft = Draft(kinds.QUEUE_DECLARED, None, None, {"queue": name, "by": by}, {"options": options}, key=key, at=self.engine.clock.now())
+        return to_row(kinds.QUEUES_STREAM, 0, draft)
+
+    def note(self, name: str, options: Map) -> None:
+        """Takes a declaration."""
+        queue = self._queue(name)
+        queue.concurrency, queue.rate, queue.priority = parse(name, options)
+        self._pump(queue)
+
+    def _queue(self, name: str) -> Queue:
+        queue = self.queues.get(name)
+        if queue is None:
+            queue = self.queues[name] = Queue(name, len(self.queues) + 1)
+        return queue
+
+    def priority(self, name: str | None) -> int:
+        """How much a queue's work comes before that of others."""
+        return self.queues[name].priority if name in self.queues else 0
+
+    # Waiting
+
+    def take(self, flow_id: str, run: str, draft: Draft, attempts: Sequence[Draft]) -> None:
+        """A flow is to begin at a time, or when its queue has room."""
+        facts = draft.facts
+        if flow_id in self.flows or (flow_id, BEGIN) in self.entries:
+            return
+        self.later[flow_id] = facts.get("queue"), facts.get("priority") or 0
+        due = facts.get("due_at")
+        if due is None or Instant.parse(due).micros <= self.engine.clock.now():
+            self.begin(flow_id)
+
+    def begin(self, flow_id: str) -> None:
+        """The time of a flow has come: it begins, or waits for its queue."""
+        if flow_id not in self.later:
+            return
+        queue, priority = self.later.pop(flow_id)
+        if queue is None:
+            self.engine.put(flow_id, _begun)
+        else:
+            self.line_up(queue, (flow_id, BEGIN), priority, lambda: self._let_begin(flow_id, queue))
+
+    def _let_begin(self, flow_id: str, queue: str) -> None:
+        self.flows[flow_id] = queue
+
+        def make(process: Process) -> Draft | None:
+            if process.paused and not process.ended:  # it lines up again when it is resumed
+                self._leave_flow(flow_id)
+                self.later[flow_id] = queue, 0
+                return None
+            return _begun(process)
+
+        self.engine.put(flow_id, make)
+
+    def line_up(self, name: str, key: Key, priority: int, go: Callable[[], Any]) -> None:
+        """Calls `go` when a queue has room for `key`, which is in it from then on until it leaves."""
+        if key in self.entries:
+            return
+        queue, entry = self._queue(name), Entry(key, go)
+        self.entries[key] = queue, entry
+        heapq.heappush(queue.waiting, (-priority, next(self._orders), entry))
+        self._pump(queue)
+
+    def waits(self, flow_id: str, step: int) -> bool:
+        """Whether a step waits for its queue."""
+        return (flow_id, step) in self.entries
+
+    def enter(self, name: str, key: Key) -> bool:
+        """Takes a place in a queue, if there is one now."""
+        queue, now = self._queue(name), self.engine.clock.now()
+        if queue.opens_at(now) != now:
+            self._wake_later(queue)
+            return False
+        queue.inside.add(key)
+        if queue.rate is not None:
+            queue.begun.append(now)
+        return True
+
+    async def keep(self, name: str) -> None:
+        """Writes down what a rate counts by, before the work of a place that was taken begins."""
+        queue = self._queue(name)
+        if queue.rate is not None:
+            await self.engine.writer.call(self.engine.store.set_meta, _meta(queue), json.dumps(list(queue.begun)))
+
+    def leave(self, name: str, key: Key) -> None:
+        """Gives a place back."""
+        queue = self._queue(name)
+        queue.inside.discard(key)
+        self._pump(queue)
+        self.engine.foreign.room_in(name)
+
+    def drop(self, flow_id: str, step: int, *, withdrawn: bool = False) -> None:
+        """Whoever waits under this step does not any more."""
+        if step == BEGIN:
+            self.later.pop(flow_id, None)
+        found = self.entries.pop((flow_id, step), None)
+        if found is not None:
+            found[1].gone = True
+
+    # Flows
+
+    def paused(self, flow_id: str) -> None:
+        """A flow was paused: another may have its place."""
+        if flow_id in self.flows:
+            self.leave(self.flows[flow_id], (flow_id, BEGIN))
+
+    def resumed(self, process: Process) -> None:
+        """A flow goes on: it is in its queue again at once, even beyond the limit; one that has not begun lines up again."""
+        flow_id = process.flow_id
+        if flow_id in self.flows:
+            self._queue(self.flows[flow_id]).inside.add((flow_id, BEGIN))
+        elif flow_id in self.later and process.open[BEGIN].due_at is None:
+            self.begin(flow_id)
+
+    def ended(self, flow_id: str) -> None:
+        """A flow has ended."""
+        self.drop(flow_id, BEGIN)
+        if flow_id in self.flows:
+            self._leave_flow(flow_id)
+
+    def _leave_flow(self, flow_id: str) -> None:
+        self.leave(self.flows.pop(flow_id), (flow_id, BEGIN))
+
+    # Turns
+
+    def due(self, number: int) -> None:
+        """A queue's rate allows more."""
+        for queue in list(self.queues.values()):
+            if queue.number == number:
+                self._pump(queue)
+                self.engine.foreign.room_in(queue.name)
+
+    def _wake_later(self, queue: Queue) -> None:
+        opens = queue.opens_at(self.engine.clock.now())
+        if opens is not None:
+            self.engine.timers.add(opens, kinds.QUEUES_STREAM, queue.number)
+
+    def _next(self, queue: Queue) -> Entry | None:
+        """The next one that has its turn now; it is inside from here on."""
+        while queue.waiting and queue.waiting[0][2].gone:
+            heapq.heappop(queue.waiting)
+        if not queue.waiting or not self.enter(queue.name, queue.waiting[0][2].key):
+            return None
+        entry = heapq.heappop(queue.waiting)[2]
+        del self.entries[entry.key]
+        return entry
+
+    def _pump(self, queue: Queue) -> None:
+        if self.engine.closing:
+            return
+        if queue.rate is None:
+            while (entry := self._next(queue)) is not None:
+                entry.go()
+        elif queue.waiting and not queue.pumping:
+            queue.pumping = True
+            self.engine.insist(lambda: self._pump_rated(queue))
+
+    async def _pump_rated(self, queue: Queue) -> None:
+        try:
+            while (entry := self._next(queue)) is not None:
+                await self.engine.until_done(lambda: self.keep(queue.name))
+                entry.go()
+        finally:
+            queue.pumping = False
+
+
+def begins_later(started: Draft, due: int | None, queue: str | None, priority: int) -> list[Draft]:
+    """The rows of a flow that begins at a time, or in its turn: what it waits for, and that it does."""
+    if due is None and queue is None:
+        return []
+    facts: dict[str, Any] = {"op": "begin", "target": started.facts["name"]}
+    waits = {"step": BEGIN, "op": "begin", "target": started.facts["name"], "due_at": None if due is None else Instant(due).format()}
+    if due is not None:
+        facts["due_at"] = waits["due_at"]
+    if queue is not None:
+        facts["queue"] = waits["queue"] = queue
+    if priority:
+        facts["priority"] = priority
+    asked = Draft(kinds.EFFECT_REQUESTED, BEGIN, None, facts, {"args": started.values["args"]}, at=started.at, seq=2)
+    return [asked, Draft(kinds.FLOW_WAITING, None, None, {"for": [waits]}, at=started.at, seq=3)]
+
+
+def _begun(process: Process) -> Draft | None:
+    if BEGIN not in process.open or process.paused or process.ended:
+        return None
+    return Draft(kinds.EFFECT_COMPLETED, BEGIN, None, {}, {"result": None})
+
+
+def parse(name: str, options: Map) -> tuple[int | None, tuple[int, int] | None, int]:
+    """Concurrency, rate and priority of a queue; raises LispError for options that are none."""
+    concurrency, rate, priority = options.get(kw("concurrency")), options.get(kw("rate")), options.get(kw("priority"), 0)
+    if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
+        raise LispError(f"the :concurrency of the queue {name} must be a positive integer, but is {pr_str(concurrency)}", type="value")
+    if type(priority) is not int:
+        raise LispError(f"the :priority of the queue {name} must be an integer, but is {pr_str(priority)}", type="value")
+    if rate is None:
+        return concurrency, None, priority
+    if isinstance(rate, Vector) and len(rate) == 2:
+        count, period = rate
+        if type(count) is int and count > 0 and isinstance(period, Duration) and period.micros > 0:
+            return concurrency, (count, period.micros), priority
+    raise LispError(f'the :rate of the queue {name} must be [count duration] such as [10 #dur "1m"], but is {pr_str(rate)}', type="value")
+
+
+def queue_name(x: Any) -> str | None:
+    """The name of a queue that an option gives; None without one."""
+    return x if x is None or isinstance(x, str) else x.text.lstrip(":") if isinstance(x, (Keyword, Symbol)) else str(x)
+
+
+def call_options(draft: Draft) -> Map:
+    """The options of a call; those of an HTTP request are among its arguments."""
+    args, options = draft.values["args"], draft.values.get("options")
+    if options is None and draft.facts["op"].startswith("http/") and len(args):
+        options = args.nth(0)
+    return options if isinstance(options, Map) else EMPTY_MAP
+
+
+def asked_queue(draft: Draft) -> tuple[str | None, int]:
+    """The queue that a call is to be sent in, and its priority there."""
+    options = call_options(draft)
+    priority = options.get(kw("priority"))
+    return queue_name(options.get(kw("queue"))), priority if type(priority) is int else 0
+
+
+def shortened(draft: Draft, now: int) -> Draft:
+    """A call that has waited for its turn: what is left of its time."""
+    options = call_options(draft)
+    limit = options.get(kw("timeout"))
+    if not isinstance(limit, Duration) or now <= draft.at:
+        return draft
+    options = options.assoc(kw("timeout"), Duration(max(1, limit.micros - (now - draft.at))))
+    if "options" in draft.values:
+        return replace(draft, values={**draft.values, "options": options})
+    return replace(draft, values={**draft.values, "args": Vector.of([options, *list(draft.values["args"])[1:]])})
+
+
+def _meta(queue: Queue) -> str:
+    return f"queue:{queue.name}"

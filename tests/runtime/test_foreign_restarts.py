@@ -1,0 +1,128 @@
+"""Leases across the end of a process: what a worker may still say, and what is asked again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from flowmetal.errors import LeaseLost
+from flowmetal.runtime.engine import Engine
+from flowmetal.store.memory import MemoryStore
+
+PROGRAM = """
+(defforeign charge [n] {:retry {:max-attempts 3 :initial #dur "50ms"}})
+(defflow buy [n] (charge n))
+(defflow once [n] (try (call "charge" [n] {:at-most-once true}) (catch :effect/interrupted e :unknown)))
+"""
+
+
+@asynccontextmanager
+async def life(store: MemoryStore) -> AsyncIterator[Engine]:
+    """An engine over the store that ends as a crash does."""
+    engine = Engine(store)
+    await engine.open()
+    try:
+        yield engine
+    finally:
+        await engine.abandon()
+
+
+async def begun(engine: Engine, name: str) -> tuple[str, dict[str, Any]]:
+    """A flow whose call is leased."""
+    await engine.load(PROGRAM, file="test.flow")
+    flow, _ = await engine.start_flow(name, [1])
+    (task,) = await engine.foreign.lease(["charge"], wait=5)
+    return flow, task
+
+
+def test_an_open_call_is_offered_again_under_its_key_and_the_old_lease_is_lost() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        async with life(store) as engine:
+            flow, task = await begun(engine, "buy")
+        async with life(store) as engine:
+            with pytest.raises(LeaseLost):
+                await engine.foreign.complete(task["id"], "from before")
+            (again,) = await engine.foreign.lease(["charge"], wait=5)
+            assert (again["idempotency_key"], again["attempt"]) == (task["idempotency_key"], 1)
+            await engine.foreign.complete(again["id"], "paid")
+            assert (await engine.result(flow, 5)) == {"status": "completed", "result": "paid"}
+
+    asyncio.run(main())
+
+
+def test_an_answer_that_was_taken_is_known_after_a_restart() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        async with life(store) as engine:
+            flow, task = await begun(engine, "buy")
+            await engine.foreign.complete(task["id"], "paid")
+        async with life(store) as engine:
+            await engine.foreign.complete(task["id"], "paid")
+            with pytest.raises(LeaseLost):
+                await engine.foreign.fail(task["id"], {"message": "no"})
+            assert (await engine.result(flow, 5)) == {"status": "completed", "result": "paid"}
+
+    asyncio.run(main())
+
+
+def test_a_failed_attempt_and_its_wait_survive_a_restart() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        async with life(store) as engine:
+            _, task = await begun(engine, "buy")
+            await engine.foreign.fail(task["id"], {"type": "x/busy", "message": "busy"})
+        async with life(store) as engine:
+            await engine.foreign.fail(task["id"], {"type": "x/busy", "message": "busy"})
+            assert await engine.foreign.lease(["charge"]) == [], "it is not time yet"
+            (again,) = await engine.foreign.lease(["charge"], wait=5)
+            assert again["attempt"] == 2
+
+    asyncio.run(main())
+
+
+def test_a_call_at_most_once_that_was_leased_is_interrupted_by_a_restart() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        async with life(store) as engine:
+            flow, task = await begun(engine, "once")
+        async with life(store) as engine:
+            assert (await engine.result(flow, 5)) == {"status": "completed", "result": "unknown"}
+            assert await engine.foreign.lease(["charge"]) == []
+            with pytest.raises(LeaseLost):
+                await engine.foreign.complete(task["id"], "late")
+
+    asyncio.run(main())
+
+
+def test_a_call_at_most_once_that_nobody_leased_is_offered_again() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        async with life(store) as engine:
+            await engine.load(PROGRAM, file="test.flow")
+            flow, _ = await engine.start_flow("once", [1])
+        async with life(store) as engine:
+            (task,) = await engine.foreign.lease(["charge"], wait=5)
+            await engine.foreign.complete(task["id"], "paid")
+            assert (await engine.result(flow, 5)) == {"status": "completed", "result": "paid"}
+
+    asyncio.run(main())
+
+
+def test_many_waiting_calls_hold_no_task() -> None:
+    async def main() -> None:
+        engine = Engine(MemoryStore())
+        await engine.open()
+        await engine.load(PROGRAM, file="test.flow")
+        for n in range(50):
+            await engine.start_flow("buy", [n])
+        while len(engine.foreign.open) < 50 or engine.tasks:
+            await asyncio.sleep(0)
+        assert len(await engine.foreign.lease(["charge"], most=100)) == 50
+        await engine.close()
+
+    asyncio.run(main())

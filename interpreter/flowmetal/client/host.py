@@ -216,11 +216,13 @@ class Host:
     def _app(self) -> Any:
         from flowmetal.connect.shim.app import create_app
         from flowmetal.connect.shim.auth import LOOPBACK_NAMES
+        from flowmetal.connect.shim.context import Limits
 
         listen = self.options.listen
         return create_app(
             self.engine,
             token=self.token,
+            limits=Limits.of(os.environ),
             on_stop=self._stop_soon if self.options.stoppable else None,
             info=self.describe,
             hosts=LOOPBACK_NAMES if listen is not None and listen.is_loopback else None,

@@ -31,6 +31,10 @@ LOCKS: Final = ("PRAGMA disable_optimizer", "SET enable_external_access = false"
 """From here on: no file but the database's own, no network, no further SET. The connection itself writes, which needs no
 optimizer; its cursors, which read, have one."""
 
+MAGIC: Final = b"DUCK"
+MAGIC_AT: Final = 8
+"""Where every DuckDB file says that it is one."""
+
 _HOLDER: Final = re.compile(r"\(PID (\d+)\)")
 
 
@@ -41,6 +45,7 @@ def connect(path: Path | None) -> duckdb.DuckDBPyConnection:
         prepare(connection)
         return connection
     _check_path(path)
+    _check_file(path)
     try:
         connection = duckdb.connect(str(path))
     except (duckdb.Error, OSError) as error:
@@ -89,6 +94,20 @@ def _check_path(path: Path) -> None:
         raise StoreError(f"{path} is a directory, not a store", type="store/path", hint=f"Name a file: {path / 'flowmetal.duckdb'}")
     if not path.parent.is_dir():
         raise StoreError(f"there is no directory {path.parent}", type="store/path", hint=f"Make it first: mkdir -p {path.parent}")
+
+
+def _check_file(path: Path) -> None:
+    """What is no DuckDB file is not given to DuckDB at all, which would look for an extension that opens it."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(MAGIC_AT + len(MAGIC))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _why_not(path, error) from error
+    if head and head[MAGIC_AT:] != MAGIC:
+        what = "an SQLite database" if head.startswith(b"SQLite") else "not a DuckDB database"
+        raise StoreError(f"{path} is {what}", type="store/path", hint="Name another file with --store; a new one is made where there is none.")
 
 
 def _check_format(connection: duckdb.DuckDBPyConnection, path: Path) -> None:

@@ -156,7 +156,7 @@ def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _too_large(limits: Limits) -> Problem:
-    hint = "send less, or raise the limit when the interpreter starts"
+    hint = "send less, or start the interpreter with a greater FLOWMETAL_MAX_BODY (bytes)"
     return Problem(413, f"the body is over the limit of {limits.max_body:,} bytes", extra={"hint": hint})
 
 

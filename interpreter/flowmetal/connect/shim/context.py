@@ -15,6 +15,7 @@ from fastapi import Depends, Request
 
 from flowmetal.connect.json_text import MAX_DEPTH
 from flowmetal.connect.secrets import SecretOf, secrets_of
+from flowmetal.errors import FlowmetalError
 
 FLOW_ID = r"^[A-Za-z0-9._:-]{1,200}$"
 
@@ -27,6 +28,16 @@ class Limits:
     max_depth: int = MAX_DEPTH
     max_wait: float = 300.0
     keep_alive: float = 15.0
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> Limits:
+        """The limits of a host: `FLOWMETAL_MAX_BODY` is the greatest body, in bytes. Raises FlowmetalError when it is no number."""
+        text = environ.get("FLOWMETAL_MAX_BODY", "").strip()
+        if not text:
+            return cls()
+        if not (text.isascii() and text.isdecimal() and len(text) < 16):
+            raise FlowmetalError(f"FLOWMETAL_MAX_BODY must be a number of bytes, not {text[:40]!r}", type="value")
+        return cls(max_body=int(text))
 
 
 @dataclass(slots=True)

@@ -166,9 +166,9 @@ def _write_log(path: Path, flows: int) -> int:
                 WHEN n % 2 = 0 AND n < 20 THEN '{"op":"' || CASE WHEN n = 18 THEN 'sleep' ELSE 'http/post' END
                     || '","target":"https://example.org/' || n || '","hash":"' || md5(f || '/' || n)[:16]
                     || '","line":3,"column":10,"source":"orders.flow","function":"fulfil","args":[{"json":{"order":' || f || '}}]'
-                    || CASE WHEN n = 18 THEN ',"due_at":"2026-07-01T00:00:00Z"' ELSE '' END || '}'
+                    || CASE WHEN n = 18 THEN ',"due_at":"2099-07-01T00:00:00Z"' ELSE '' END || '}'
                 WHEN n < 20 THEN '{"attempts":1,"result":{"status":200,"json":{"ok":true,"n":' || n || '}}}'
-                WHEN f % 10 = 0 THEN '{"for":[{"step":9,"op":"sleep","target":"","due_at":"2026-07-01T00:00:00Z"}]}'
+                WHEN f % 10 = 0 THEN '{"for":[{"step":9,"op":"sleep","target":"","due_at":"2099-07-01T00:00:00Z"}]}'
                 WHEN f % 25 = 1 THEN '{"error":{"type":"http/status","message":"500","data":{}},"rendered":"500","stack":[]}'
                 ELSE '{"result":{"shipped":true}}' END,
             NULL, NULL

@@ -197,3 +197,15 @@ def test_a_row_that_is_no_json_spoils_no_view(store: Store) -> None:
     commit(store, started("a"), bad)
     assert [r["data"] is None for r in table(store, "SELECT data FROM events ORDER BY pos")] == [False, True]
     assert len(table(store, "SELECT * FROM flows")) == 1
+
+
+def test_a_step_asked_again_shows_its_latest_asking(store: Store) -> None:
+    asked = {"op": "foreign", "target": "f", "args": []}
+    commit(store, started("a"), row("a", "effect-requested", asked, T0, step=1))
+    commit(store, row("a", "effect-failed", {"error": {"type": "user"}, "attempts": 3}, T0 + 1, step=1))
+    commit(store, row("a", "effect-requested", {**asked, "args": [2]}, T0 + 2, step=1))
+    (effect,) = table(store, "SELECT * FROM effects")
+    assert (effect["status"], effect["args"], effect["error"]) == ("requested", [2], None)
+    commit(store, row("a", "effect-completed", {"result": 7, "attempts": 1}, T0 + 3, step=1))
+    (effect,) = table(store, "SELECT * FROM effects")
+    assert (effect["status"], effect["result"], effect["attempts"]) == ("completed", 7, 1)

@@ -195,12 +195,16 @@ class DuckDBStore:
         """See `Store.rows_of`."""
         self._load_index()
         known = {flow_id: first for flow_id in after if (first := self._index.first_of_flow(flow_id)) is not None}
-        if len(known) < 2:
-            found = {flow_id: self.rows(flow_id, after[flow_id], of=of) for flow_id in known}
-            return {flow_id: rows for flow_id, rows in found.items() if rows}
+        if not known or not duckdb_many.pays(len(known), self._last_pos - min(known.values())):
+            single = {flow_id: self.rows(flow_id, after[flow_id], of=of) for flow_id in known}
+            return {flow_id: rows for flow_id, rows in single.items() if rows}
         with _Reading():
             self._usable()
-            return duckdb_many.rows_of(self._log, {flow_id: after[flow_id] for flow_id in known}, min(known.values()), of)
+            found = duckdb_many.rows_of(self._log, {flow_id: after[flow_id] for flow_id in known}, min(known.values()), of)
+        if of is None:
+            for flow_id, rows in found.items():
+                self._index.remember(flow_id, rows[-1].seq, rows[-1].pos, busy=True)
+        return found
 
     def snapshots_of(self, flow_ids: Sequence[str]) -> dict[str, Snapshot]:
         """See `Store.snapshots_of`."""

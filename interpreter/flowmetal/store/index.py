@@ -91,9 +91,12 @@ class LogIndex:
         """The `seq` and `pos` of the flow's last row, when they are remembered."""
         return self._busy.get(flow_id) or self._resting.get(flow_id)
 
-    def remember(self, flow_id: str, seq: int, pos: int) -> None:
-        """The flow's last row, as it was read from the log."""
-        if flow_id not in self._busy:
+    def remember(self, flow_id: str, seq: int, pos: int, *, busy: bool = False) -> None:
+        """The flow's last row, as it was read from the log; `busy` where many were read, and all may go on."""
+        if busy:
+            self._busy[flow_id] = (seq, pos)
+            _trim(self._busy, MAX_BUSY)
+        elif flow_id not in self._busy:
             self._resting[flow_id] = (seq, pos)
             _trim(self._resting, MAX_RESTING)
 

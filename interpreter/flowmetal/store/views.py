@@ -23,7 +23,7 @@ def _list(names: object) -> str:
 
 
 _ASKED = _list(frozenset({kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED}))
-_OUTCOMES = _list(frozenset({kinds.EFFECT_COMPLETED, kinds.EFFECT_FAILED}))
+_OUTCOMES = _list(frozenset({kinds.EFFECT_COMPLETED, kinds.EFFECT_FAILED, kinds.EFFECT_CANCELLED}))
 _ATTEMPTS = _list(frozenset({kinds.ATTEMPT_STARTED, kinds.ATTEMPT_FAILED}))
 _STATUS = _list(kinds.STATUS)
 _STATUS_CASE = " ".join(f"WHEN '{kind}' THEN '{status}'" for kind, status in kinds.STATUS.items())
@@ -77,8 +77,9 @@ again AS (
 ), asked AS (
     SELECT e.* FROM fm.entries e ANTI JOIN again x ON e.flow_id = x.flow_id AND e.step = x.step AND e.pos < x.pos WHERE e.kind IN ({_ASKED})
 ), closed AS (
-    SELECT e.* FROM fm.entries e ANTI JOIN cancelled x ON e.flow_id = x.flow_id AND e.step = x.step AND e.pos > x.pos
+    SELECT e.* FROM fm.entries e ANTI JOIN cancelled x ON e.flow_id = x.flow_id AND e.step = x.step
     WHERE e.kind IN ({_OUTCOMES})
+    UNION ALL SELECT e.* FROM fm.entries e WHERE e.kind = '{kinds.EFFECT_CANCELLED}'
 ), attempts AS (
     SELECT flow_id, step, arg_max(data, pos) AS data FROM fm.entries WHERE kind IN ({_ATTEMPTS}) GROUP BY flow_id, step
 ), typed AS (

@@ -233,7 +233,9 @@ class Tasks:
             waiting = [sorted(each, key=self._rank) for each in waiting]
         leases: list[Lease] = []
         for task in heapq.merge(*waiting, key=self._rank):
-            if len(leases) < most and (task.queue is None or queues.enter(task.queue, (task.flow_id, task.step))):
+            if len(leases) == most:
+                break
+            if task.queue is None or queues.enter(task.queue, (task.flow_id, task.step)):
                 leases.append(self._begin(task, seconds))
         for name in {each.task.queue for each in leases if each.task.queue is not None}:
             await self.engine.until_done(lambda name=name: queues.keep(name))  # type: ignore[misc]

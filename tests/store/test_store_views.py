@@ -209,3 +209,11 @@ def test_a_step_asked_again_shows_its_latest_asking(store: Store) -> None:
     commit(store, row("a", "effect-completed", {"result": 7, "attempts": 1}, T0 + 3, step=1))
     (effect,) = table(store, "SELECT * FROM effects")
     assert (effect["status"], effect["result"], effect["attempts"]) == ("completed", 7, 1)
+
+
+def test_steps_of_each_run_have_their_own_outcome(store: Store) -> None:
+    commit(store, started("a"))
+    for run in (1, 2):
+        commit(store, row("a", "effect-requested", {"op": "foreign", "target": f"run {run}", "args": []}, step=1))
+        commit(store, row("a", "effect-completed", {"result": run, "attempts": 1}, step=1))
+    assert [(e["target"], e["result"]) for e in table(store, "SELECT * FROM effects ORDER BY target")] == [("run 1", 1), ("run 2", 2)]

@@ -69,6 +69,7 @@ FROM typed
 
 EFFECTS: Final = f"""
 WITH failed AS (SELECT flow_id, step, pos FROM fm.log WHERE kind = '{kinds.EFFECT_FAILED}'),
+cancelled AS (SELECT flow_id, step, pos FROM fm.log WHERE kind = '{kinds.EFFECT_CANCELLED}'),
 again AS (
     SELECT r.flow_id, r.step, max(r.pos) AS pos FROM fm.log r JOIN failed f ON r.flow_id = f.flow_id AND r.step = f.step AND r.pos > f.pos
     WHERE r.kind IN ({_ASKED}) GROUP BY ALL

@@ -35,6 +35,14 @@ def test_start_and_result(cli: Cli) -> None:
     assert cli.ok("result", flow[:12]).out == "42\n"
 
 
+def test_negative_numbers_are_no_options(cli: Cli, waiting: str) -> None:
+    assert cli.ok("result", cli.ok("start", "add", "-5", "-1.5").out.strip()).out == "-6.5\n"
+    cli.ok("send", waiting, "-7")
+    assert cli.ok("result", waiting).json() == {"got": -7}
+    unknown = cli("start", "add", "1", "--colour")
+    assert (unknown.code, "No such option" in unknown.err) == (2, True)
+
+
 def test_start_twice_with_one_id(cli: Cli) -> None:
     name = f"order-{uuid.uuid4().hex}"
     assert cli.ok("start", "add", "1", "2", "--id", name).out.strip() == name

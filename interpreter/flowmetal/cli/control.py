@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from flowmetal.cli.exits import DONE, exit_code
-from flowmetal.cli.options import common_json, json_argument, with_client
+from flowmetal.cli.options import TAKES_JSON, common_json, json_argument, with_client
 from flowmetal.cli.output import print_json, remark
 from flowmetal.client.client import Client
 from flowmetal.errors import FlowmetalError
@@ -62,7 +62,7 @@ cancel: click.Command = _command("cancel", "Cancel flows at their next wait; the
 terminate: click.Command = _command("terminate", "End flows at once, without running any of their code.")
 
 
-@click.command()
+@click.command(context_settings=TAKES_JSON)
 @click.argument("flow", metavar="FLOW")
 @click.argument("message", metavar="JSON")
 @click.option("--key", metavar="KEY", help="The same key twice is one message.")

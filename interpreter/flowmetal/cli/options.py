@@ -10,7 +10,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -77,8 +77,14 @@ def with_client(store: str | None, body: Callable[[Client], Coroutine[Any, Any, 
     return asyncio.run(run())
 
 
+TAKES_JSON: Final = {"ignore_unknown_options": True}
+"""Settings of a command with JSON arguments: `-5` is a number there, and no option."""
+
+
 def json_argument(text: str, what: str) -> Any:
     """A JSON value from the command line; a usage error says how to write a string."""
+    if text.startswith("-") and not text[1:2].isdigit():
+        raise click.NoSuchOption(text)
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:

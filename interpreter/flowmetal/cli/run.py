@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from flowmetal.cli.exits import DONE, INTERRUPTED, TIMED_OUT, outcome_code
-from flowmetal.cli.options import common, common_json, json_argument, json_option, with_client
+from flowmetal.cli.options import TAKES_JSON, common, common_json, json_argument, json_option, with_client
 from flowmetal.cli.output import print_json, remark
 from flowmetal.client.aio import read_source
 from flowmetal.client.client import Client, Row
@@ -164,7 +164,7 @@ def load(file: str, store: str | None, as_json: bool) -> None:
         click.echo(answer["version"])
 
 
-@click.command()
+@click.command(context_settings=TAKES_JSON)
 @click.argument("name")
 @click.argument("args", metavar="[JSON]...", nargs=-1)
 @click.option("--id", "flow_id", metavar="ID", help="The flow's id; the same id and call twice is the same flow.")

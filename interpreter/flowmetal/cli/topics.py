@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import click
 
-from flowmetal.cli.options import common_json, json_argument, with_client
+from flowmetal.cli.options import TAKES_JSON, common_json, json_argument, with_client
 from flowmetal.cli.output import print_json
 
 
-@click.command()
+@click.command(context_settings=TAKES_JSON)
 @click.argument("topic", metavar="TOPIC")
 @click.argument("event", metavar="JSON")
 @click.option("--key", metavar="KEY", help="The same key twice is one event.")

@@ -31,7 +31,9 @@ def _async(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
 
 def _promises(m: Machine, items: Any) -> list[Promise]:
     out = []
-    for p in items:
+    if not isinstance(items, (Vector, List, Set, list, type(None))):
+        raise LispError(f"expected a vector of promises, but found {pr_str(items)}", type="type")
+    for p in items or ():
         if not isinstance(p, Promise):
             raise LispError(f"expected a promise, but found {pr_str(p)}", type="type", hint="wrap the expression in (async …)")
         out.append(m.own(p))

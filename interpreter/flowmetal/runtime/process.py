@@ -113,7 +113,6 @@ class Process(Book):
     def _take(self, draft: Draft) -> None:
         """Gives an arrival to the machine."""
         kind, f = draft.kind, draft.facts
-        self.taken(draft)
         if kind == kinds.CANCEL_REQUESTED:
             self.machine.cancel(f.get("reason"))
         elif kind == kinds.DEFINED and draft.error is None:
@@ -124,7 +123,8 @@ class Process(Book):
                 key = (f["flow"], f["promise"])
             elif kind == kinds.DEFINED:
                 key = f"d{f['number']}"
-            self.machine.settle(key, draft.values.get("result"), draft.error)
+            if self.machine.settle(key, draft.values.get("result"), draft.error):
+                self.taken(draft)
 
     def _admit(self, request: Request) -> None:
         """A request whose arguments cannot be stored is refused in the program, at the call."""

@@ -253,6 +253,16 @@ def test_control(client: httpx.Client) -> None:
     assert ended(client, flow_id)["error"]["type"] == "flow/terminated"
 
 
+def test_the_same_key_is_one_action(client: httpx.Client) -> None:
+    flow_id = start(client, "mail")
+    until(client, flow_id, "waiting")
+    once = {"Idempotency-Key": "end-it"}
+    assert client.post(f"/v1/flows/{flow_id}/terminate", headers=once).json()["status"] == "cancelled"
+    assert client.post(f"/v1/flows/{flow_id}/terminate", headers=once).json()["status"] == "cancelled"
+    problem(client.post(f"/v1/flows/{flow_id}/terminate"), 410)
+    problem(client.post(f"/v1/flows/{flow_id}/terminate", headers={"Idempotency-Key": "another"}), 410)
+
+
 def test_listing_in_pages(client: httpx.Client) -> None:
     ids = {start(client, "greet", {"name": str(n)}) for n in range(5)}
     seen: list[str] = []

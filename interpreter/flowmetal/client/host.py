@@ -29,6 +29,8 @@ from flowmetal.client.store_url import StoreUrl
 from flowmetal.errors import StoreError
 from flowmetal.lang.times import Instant
 
+log = logging.getLogger("flowmetal.host")
+
 
 @dataclass(frozen=True, slots=True)
 class HostOptions:

@@ -25,7 +25,7 @@ from flowmetal.runtime.actor import Actor, Item
 from flowmetal.runtime.asking import Asking
 from flowmetal.runtime.clock import Chance, Clock, RealClock
 from flowmetal.runtime.connector import Connector
-from flowmetal.runtime.control import Make, control
+from flowmetal.runtime.control import WRITES, Make, control
 from flowmetal.runtime.crashes import CrashWatch
 from flowmetal.runtime.definitions_log import DefinitionsLog
 from flowmetal.runtime.dispatch import Dispatcher
@@ -516,10 +516,14 @@ class Engine:
         same = equal(first.values.get("result"), body)
         return ("again" if same else "conflict"), first.facts.get("message_id", "")
 
-    async def control(self, flow_id: str, action: str, *, reason: str | None = None, by: str = "") -> dict[str, Any]:
-        """pause, resume, cancel or terminate; the flow's row afterwards. Raises FlowEnded for a flow that is over."""
+    async def control(self, flow_id: str, action: str, *, reason: str | None = None, by: str = "", request_id: str | None = None) -> dict[str, Any]:
+        """pause, resume, cancel or terminate; the flow's row afterwards. Raises FlowEnded for a flow that is over.
+        The same request id again changes nothing, even where the action itself has ended the flow."""
         flow_id = await self.resolve(flow_id)
-        await self.deliver(flow_id, control(flow_id, action, reason, by))
+        key = f"{flow_id}/{request_id}" if request_id is not None else None
+        make = control(flow_id, action, reason, by, key)
+        if key is None or await self.writer.call(self.store.find, WRITES[action], key) is None:
+            await self.deliver(flow_id, make)
         return await self.flow(flow_id)
 
     async def sql(self, sql: str, params: Any = None, *, limit: int | None = None) -> Result:

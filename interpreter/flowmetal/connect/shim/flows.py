@@ -121,19 +121,19 @@ async def send(
     return json_response({"message_id": message_id}, 202)
 
 
-async def control(context: Context, request: Request, flow_id: str, action: str, by: str) -> Response:
-    """One control action; gives the flow's row."""
+async def control(context: Context, request: Request, flow_id: str, action: str, by: str, key: str | None) -> Response:
+    """One control action; gives the flow's row. The same `Idempotency-Key` again changes nothing."""
     text = decode(await read_body(request, context.limits))
     body = json_value(text, context.limits) if text.strip() else {}
     if not isinstance(body, dict):
         raise Problem(422, "the body must be a JSON object")
     reason = ControlRequest.model_validate(body).reason
-    return json_response(await context.engine.control(flow_id, action, reason=reason, by=by))
+    return json_response(await context.engine.control(flow_id, action, reason=reason, by=by, request_id=key))
 
 
 def _add_control(action: str, summary: str) -> None:
-    async def route(flow_id: FlowId, request: Request, context: Ctx, by: By) -> Response:
-        return await control(context, request, flow_id, action, by)
+    async def route(flow_id: FlowId, request: Request, context: Ctx, by: By, key: RequestId = None) -> Response:
+        return await control(context, request, flow_id, action, by, key)
 
     router.add_api_route(
         f"/v1/flows/{{flow_id}}/{action}",

@@ -44,6 +44,7 @@ class History {
     this.until = Infinity;
     this.root = make("section", "fm-history");
     this.root.setAttribute("aria-label", "history of a flow");
+    this.root.isAlive = () => this.act("watch");
     this.head = this.makeHead();
     this.rows = make("div", "fm-rows");
     this.foot = make("footer", "fm-foot");
@@ -99,12 +100,15 @@ class History {
     if (!this.sender.hidden) this.sender.querySelector("input").focus();
   }
 
+  // Asks something of the kernel; whether there is one that hears.
   act(action, message) {
     this.notice.textContent = "";
     try {
       this.model.send({ action, message });
+      return true;
     } catch (error) {
       this.notice.textContent = "this view has lost its kernel: run the cell again, or reload the page";
+      return false;
     }
   }
 

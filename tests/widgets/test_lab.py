@@ -134,7 +134,7 @@ def test_views_outlive_their_kernel_and_are_pictures_without_one(lab: tuple[str,
 
 def press_until(button: Any, effect: Any) -> None:
     """Presses a button of a view that is drawn anew about now, until what it does is seen."""
-    for _ in range(8):
+    for _ in range(20):
         button.click()
         try:
             effect.wait_for(timeout=1500)

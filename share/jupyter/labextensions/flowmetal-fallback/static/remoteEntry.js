@@ -12,7 +12,7 @@
   const WIDGET = "application/vnd.jupyter.widget-view+json";
   const HISTORY = "application/vnd.flowmetal.history+json";
   const OURS = 'alt="Flowmetal ';
-  const AFTER_RESTART = [1000, 2500, 5000]; // milliseconds: a kernel needs a moment to make its views
+  const AFTER_RESTART = [1000, 2500, 5000, 10000, 20000, 40000]; // milliseconds: a kernel needs a moment to make its views
   let scope;
 
   async function shared(name) {
@@ -48,11 +48,17 @@
     return { trusted: model.trusted, metadata: model.metadata, data: { ...model.data, [WIDGET]: view }, setData: () => {} };
   }
 
-  // Draws again what a restarted kernel has made anew; `force` also where a view of the old kernel stands.
-  function redraw(drawn, force) {
+  // A view says of itself whether its kernel hears it (history.js); one that is not drawn yet will be when it is.
+  function isAlive(renderer) {
+    const view = renderer.node.querySelector(".fm-history");
+    return renderer.widgets.length > 0 && (!view || view.isAlive());
+  }
+
+  // Draws again what has lost its kernel: the new kernel makes its views anew, sooner or later.
+  function redraw(drawn) {
     for (const [renderer, model] of drawn) {
       if (renderer.isDisposed) drawn.delete(renderer);
-      else if (force || !renderer.widgets.length) {
+      else if (!isAlive(renderer)) {
         for (const old of [...renderer.widgets]) old.parent = null; // not disposed: that would hide the output
         renderer.renderModel(model);
       }
@@ -65,7 +71,7 @@
       if (status === "restarting" || status === "autorestarting") restarting = true;
       if (!restarting || status !== "idle") return;
       restarting = false;
-      AFTER_RESTART.forEach((wait, i) => setTimeout(() => redraw(drawn, i === 0), wait));
+      for (const wait of AFTER_RESTART) setTimeout(() => redraw(drawn), wait);
     });
   }
 

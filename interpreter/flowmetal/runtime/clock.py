@@ -53,7 +53,7 @@ class Chance:
     """Random numbers, ids and tokens. With a seed the same each time: for tests."""
 
     def __init__(self, seed: int | None = None) -> None:
-        self._random: random.Random = random.SystemRandom() if seed is None else random.Random(seed)  # noqa: S311
+        self._random: random.Random = random.SystemRandom() if seed is None else random.Random(seed)
         self._seeded = seed is not None
 
     def random(self) -> float:

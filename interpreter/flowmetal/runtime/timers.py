@@ -47,6 +47,11 @@ class Timers:
     def __len__(self) -> int:
         return len(self._due_at)
 
+    def next_due(self) -> int | None:
+        """The next due time, if there is one."""
+        self._drop_discarded()
+        return self._heap[0][0] if self._heap else None
+
     def arm(self) -> None:
         """Sees to it that the next due time is met."""
         if self._handle is not None:

@@ -28,7 +28,7 @@ import os, sys, time, flowmetal
 def charge_card(order):
     with open("sent", "a") as file:
         file.write(flowmetal.current_call().key + "\\n")
-    print("sent", flush=True)
+    os.write(1, b"sent\\n")
     while os.path.exists("hold"):
         time.sleep(0.01)
     return f"paid {order}"
@@ -95,6 +95,14 @@ def test_what_cannot_be_served_is_said(place: str, said: str) -> None:
     assert said in refused.value.message
 
 
+def test_a_module_that_cannot_be_imported_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torn.py").write_text("def f(:\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    with pytest.raises(click.UsageError, match=r"torn cannot be imported: SyntaxError: invalid syntax \(torn.py, line 1\)"):
+        functions_of("torn")
+
+
 def test_a_worker_that_is_killed_in_the_middle_loses_nothing(shop: Cli) -> None:
     """Its lease runs out, and another does the call under the same key; a call at most once is not done again."""
     (shop.folder / "hold").touch()
@@ -121,6 +129,17 @@ def test_a_worker_survives_its_host(shop: Cli) -> None:
         (shop.folder / "hold").unlink()
         assert shop.ok("result", flow, "--timeout", "30").json() == "paid A"
     assert len(set(keys(shop))) == 1
+
+
+def test_a_second_interrupt_ends_a_worker_whose_function_is_stuck(shop: Cli) -> None:
+    (shop.folder / "hold").touch()
+    shop.ok("start", "buy", '"A"')
+    with worker(shop, "cards") as stuck:
+        assert stuck.stdout is not None and stuck.stdout.readline() == "sent\n"
+        stuck.send_signal(signal.SIGINT)
+        while stuck.poll() is None:
+            stuck.send_signal(signal.SIGINT)
+        assert stuck.returncode in (130, -signal.SIGINT)
 
 
 def test_publish(shop: Cli) -> None:

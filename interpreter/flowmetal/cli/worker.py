@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -17,7 +18,9 @@ from typing import Any
 
 import click
 
+from flowmetal.cli.exits import DONE, INTERRUPTED
 from flowmetal.cli.options import client_of, common
+from flowmetal.cli.output import remark
 from flowmetal.client.aio import lisp_name
 from flowmetal.client.worker import CONCURRENCY, LEASE, Function, Worker
 
@@ -38,13 +41,22 @@ def worker(module: str, concurrency: int, queues: tuple[str, ...], lease: float,
     mapping of names to functions, or any other object, whose public methods are served.
     """
     functions = functions_of(module)
-    asyncio.run(_serve(functions, concurrency, list(queues) or None, lease, store))
+    if not asyncio.run(_serve(functions, concurrency, list(queues) or None, lease, store)):
+        remark("calls under way were left: they are done again by another worker, under their keys")
+        os._exit(DONE)  # their threads would keep this process
 
 
-async def _serve(functions: Mapping[str, Function], concurrency: int, queues: list[str] | None, lease: float, store: str | None) -> None:
+async def _serve(functions: Mapping[str, Function], concurrency: int, queues: list[str] | None, lease: float, store: str | None) -> bool:
+    """Serves until interrupted; whether all that was under way has ended. A second interrupt ends the process at once."""
     stopping = asyncio.Event()
+
+    def stop() -> None:
+        if stopping.is_set():
+            os._exit(INTERRUPTED)
+        stopping.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     async with client_of(store) as client:
         serving = Worker(client, concurrency=concurrency, queues=queues, lease=lease)
         for name, function in functions.items():
@@ -52,7 +64,7 @@ async def _serve(functions: Mapping[str, Function], concurrency: int, queues: li
         click.echo(f"serving {', '.join(functions)} to {client.store.url}")
         sys.stdout.flush()
         await stopping.wait()
-        await serving.stop(GRACE)
+        return await serving.stop(GRACE)
 
 
 def functions_of(place: str) -> dict[str, Function]:
@@ -65,6 +77,8 @@ def functions_of(place: str) -> dict[str, Function]:
         found: Any = importlib.import_module(name.removesuffix(".py"))
     except ModuleNotFoundError as error:
         raise click.BadParameter(f"there is no module {error.name} here or on PYTHONPATH", param_hint="MODULE") from error
+    except Exception as error:  # whatever a module does when it is imported is its own
+        raise click.BadParameter(f"{name} cannot be imported: {type(error).__name__}: {error}", param_hint="MODULE") from error
     for part in filter(None, wanted.split(".")):
         if not hasattr(found, part):
             raise click.BadParameter(f"{name} has no {wanted}", param_hint="OBJECT")

@@ -13,7 +13,7 @@ import functools
 import inspect
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,55 +71,39 @@ class Worker:
     queues: list[str] | None = None
     lease: float = LEASE
     functions: dict[str, Function] = field(default_factory=dict)
-    _running: asyncio.Task[None] | None = None
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _stopped: bool = False
+    _looking: bool = False
     _polls: set[asyncio.Task[list[Row]]] = field(default_factory=set)
-    _calls: set[asyncio.Task[None]] = field(default_factory=set)
+    _calls: dict[asyncio.Task[None], asyncio.TimerHandle] = field(default_factory=dict)
+    """Calls under way, with the time at which each extends its lease."""
+    _beats: set[asyncio.Task[None]] = field(default_factory=set)
     _pool: ThreadPoolExecutor | None = None
 
     async def provide(self, name: str, function: Function) -> None:
         """Answers calls of `name` from now on with `function`; the worker begins with its first one."""
         self.functions[name] = function
-        self._changed.set()
-        if self._running is None:
-            self._running = asyncio.get_running_loop().create_task(self._run())
+        self._ask()
 
     async def stop(self, grace: float = 5.0) -> None:
         """Takes no more work; what is under way has `grace` seconds to end. What has not is done again elsewhere, under its key."""
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
-            self._running = None
-        for poll in self._polls:
-            poll.cancel()
-        await asyncio.gather(*self._polls, return_exceptions=True)
+        self._stopped = True
+        await _cancelled(self._polls)
         if self._calls:
             await asyncio.wait(self._calls, timeout=grace)
-        for call in self._calls:
-            call.cancel()
-        await asyncio.gather(*self._calls, return_exceptions=True)
+        await _cancelled(self._calls)
+        await _cancelled(self._beats)
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
     # Work
 
-    async def _run(self) -> None:
-        changed: asyncio.Task[Any] = asyncio.ensure_future(self._changed.wait())
-        try:
-            while True:
-                free = self.concurrency - len(self._calls)
-                if free > 0 and (self._changed.is_set() or not self._polls):
-                    self._changed.clear()
-                    self._polls.add(asyncio.ensure_future(self._poll(free)))
-                if changed.done():
-                    changed = asyncio.ensure_future(self._changed.wait())
-                done, _ = await asyncio.wait({changed, *self._polls, *self._calls}, return_when=asyncio.FIRST_COMPLETED)
-                for poll in done & self._polls:
-                    self._polls.discard(poll)
-                    for task in poll.result():
-                        self._begin(task)
-        finally:
-            changed.cancel()
+    def _ask(self) -> None:
+        """Asks for as many calls as there is room for."""
+        free = self.concurrency - len(self._calls)
+        if free > 0 and not self._stopped:
+            poll = asyncio.get_running_loop().create_task(self._poll(free))
+            self._polls.add(poll)
+            poll.add_done_callback(self._polled)
 
     async def _poll(self, most: int) -> list[Row]:
         try:
@@ -129,38 +113,54 @@ class Worker:
             await asyncio.sleep(PAUSE)
             return []
 
+    def _polled(self, poll: asyncio.Task[list[Row]]) -> None:
+        self._polls.discard(poll)
+        if not poll.cancelled():
+            for task in poll.result():
+                self._begin(task)
+            self._look_for_more()
+
+    def _look_for_more(self) -> None:
+        """Asks again, once for all the calls that end at about the same time, unless it is asking already."""
+        if not self._looking:
+            self._looking = True
+            asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        if not self._polls:
+            self._ask()
+
     def _begin(self, task: Row) -> None:
-        call = asyncio.get_running_loop().create_task(self._perform(task))
-        self._calls.add(call)
+        loop = asyncio.get_running_loop()
+        call = loop.create_task(self._answer(task))
+        self._calls[call] = loop.call_later(self.lease / 3, self._beat, call, task)
         call.add_done_callback(self._ended)
 
     def _ended(self, call: asyncio.Task[None]) -> None:
-        self._calls.discard(call)
+        self._calls.pop(call).cancel()
+        self._look_for_more()
         if not call.cancelled() and call.exception() is not None:
             log.error("a call was not answered: %s", call.exception())
 
-    async def _perform(self, task: Row) -> None:
-        work = asyncio.ensure_future(self._answer(task))
-        beat = asyncio.ensure_future(self._beat(task["id"]))
-        try:
-            await asyncio.wait({work, beat}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                log.warning("%s: the lease was lost; the call goes on elsewhere, or is wanted no more", task["function"])
-        finally:
-            for each in (work, beat):
-                each.cancel()
-            await asyncio.gather(work, beat, return_exceptions=True)
+    def _beat(self, call: asyncio.Task[None], task: Row) -> None:
+        beat = asyncio.get_running_loop().create_task(self._extend(call, task))
+        self._beats.add(beat)
+        beat.add_done_callback(self._beats.discard)
 
-    async def _beat(self, task_id: str) -> None:
-        """Extends the lease for as long as it can; returns when it is lost."""
-        while True:
-            await asyncio.sleep(self.lease / 3)
-            try:
-                await self.client.heartbeat_task(task_id)
-            except StoreError as error:
-                log.warning("cannot extend a lease: %s", error.message)
-            except LeaseLost:
-                return
+    async def _extend(self, call: asyncio.Task[None], task: Row) -> None:
+        """Extends the lease of a call; abandons the call when the lease is lost."""
+        try:
+            await self.client.heartbeat_task(task["id"])
+        except StoreError as error:
+            log.warning("cannot extend a lease: %s", error.message)
+        except LeaseLost:
+            if call in self._calls:
+                log.warning("%s: the lease was lost; the call goes on elsewhere, or is wanted no more", task["function"])
+                call.cancel()
+            return
+        if call in self._calls:
+            self._calls[call] = asyncio.get_running_loop().call_later(self.lease / 3, self._beat, call, task)
 
     async def _answer(self, task: Row) -> None:
         try:
@@ -190,6 +190,14 @@ class Worker:
                 except StoreError as error:
                     log.warning("cannot answer: %s", error.message)
                     await asyncio.sleep(PAUSE)
+
+
+async def _cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancels tasks, and returns when they have ended."""
+    ending = list(tasks)
+    for task in ending:
+        task.cancel()
+    await asyncio.gather(*ending, return_exceptions=True)
 
 
 def error_of(error: Exception) -> Row:

@@ -43,8 +43,13 @@ async def life(store: Any, clock: HandClock, connectors: tuple[Connector, ...] =
 async def settle(engine: Engine, seconds: float = 0.0) -> None:
     """Lets time pass, and returns when the engine has nothing to do but wait."""
     assert isinstance(engine.clock, HandClock)
+    await _rest(engine)
     engine.clock.move(seconds)
     engine.timers.arm()
+    await _rest(engine)
+
+
+async def _rest(engine: Engine) -> None:
     for _ in range(3):
         await asyncio.sleep(0.001)  # what is due now is a call of the loop
         while engine.tasks:

@@ -257,11 +257,13 @@ def _fill_frame(
 
 
 def _fill_fiber(
-    d: Decoder, x: Fiber, id_: int, promise: Any, wait: Any, value: Any, error: Any, cancel: int, reason: Any, shield: int, saga: Any, *frames: Any
-) -> None:
+    d: Decoder, x: Fiber, id_: int, promise: Any, wait: Any, value: Any, error: Any, cancel: int, reason: Any, shield: int, saga: Any, undoing: Any,
+    nursery: Any, *frames: Any,
+) -> None:  # fmt: skip
     x.id, x.promise, x.wait = id_, d.ref(promise), d.ref(wait)
     x.value = f.PENDING if value is None else d.ref(value[0])
     x.error, x.cancel, x.reason, x.shield, x.saga = d.ref(error), cancel, d.ref(reason), shield, d.ref(saga)
+    x.undoing, x.nursery = d.ref(undoing), d.ref(nursery)
     x.frames = [d.ref(r) for r in frames]
 
 

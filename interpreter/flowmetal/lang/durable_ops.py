@@ -60,7 +60,7 @@ def _schedule_options(spec: Any) -> Map:
 @op(
     "flow", "schedule", 3, None, "([name when f & args])",
     "Starts a flow by the calendar. `when` is a cron expression, a duration, or a map with :cron or :every and :tz (UTC), :catch-up :none :one :all "
-    "(what becomes of times that were missed), :overlap :skip :queue :all (of one that comes while the last flow runs). An argument :schedule/due is the time it is for.",
+    "(what becomes of times that were missed), :overlap :skip :queue :all (of one while the last flow runs). An argument :schedule/due is the time it is for.",
     '(schedule :nightly {:cron "30 2 * * *" :tz "Europe/Berlin"} greet "Ada") ;=> nil',
 )  # fmt: skip
 def _schedule(m: Machine, fiber: Fiber, args: list[Any]) -> Any:

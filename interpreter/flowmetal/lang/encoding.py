@@ -208,6 +208,8 @@ def _fiber(e: Encoder, i: int, x: Fiber) -> list[Any]:
         e.ref(x.reason),
         x.shield,
         e.ref(x.saga),
+        e.ref(x.undoing),
+        e.ref(x.nursery),
         *[e.ref(y) for y in x.frames],
     ]
 

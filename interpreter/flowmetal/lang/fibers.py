@@ -14,7 +14,7 @@ from typing import Any
 
 from flowmetal.errors import LispError
 from flowmetal.lang.frames import CANCEL_ASKED, CANCEL_THROWN, RUNNING, Fiber, State, Wait
-from flowmetal.lang.functions import CANCELLED, DONE, FAILED, OPEN, PENDING, Promise
+from flowmetal.lang.functions import CANCELLED, DONE, FAILED, OPEN, PENDING, Atom, Promise
 from flowmetal.lang.persistent import Vector
 from flowmetal.lang.requests import Action, CellResult, Define, Ended, FiberEnded, Subscribe, Withdraw
 from flowmetal.lang.thrown import Thrown
@@ -53,14 +53,16 @@ class Fibers:
             return outcome(wait, decisive)
         self.check_cancel(fiber)
         for p in promises:
-            if p.status != OPEN:
-                continue
-            p.waiters.append(fiber.id)
-            if p.flow is not None and (p.flow, p.id) not in self.state.open:
-                self.state.open[p.flow, p.id] = p
-                self.outbox.append(Subscribe(fiber.id, p.flow, p.id))
+            if p.status == OPEN:
+                self._wait_for(fiber, p)
         fiber.wait = wait
         return PENDING
+
+    def _wait_for(self, fiber: Fiber, p: Promise) -> None:
+        p.waiters.append(fiber.id)
+        if p.flow is not None and (p.flow, p.id) not in self.state.open:
+            self.state.open[p.flow, p.id] = p
+            self.outbox.append(Subscribe(fiber.id, p.flow, p.id))
 
     def own(self, p: Promise) -> Promise:
         """The one promise of this state that stands for `p`: this flow's own where `p` came back to it as a
@@ -106,6 +108,32 @@ class Fibers:
                 p.waiters.remove(fiber.id)
         fiber.wait = None
         self.state.ready.append(fiber.id)
+
+    # Nurseries
+
+    def open_nursery(self, fiber: Fiber, children: Atom, body: Promise) -> Any:
+        """Waits for a nursery's body and for all children that are begun in it meanwhile, or for the first failure."""
+        self.state.fibers[int(str(body.id)[1:])].nursery = children
+        children.value = Vector.of([fiber.id, body])
+        return self.wait(fiber, "all", [body])
+
+    def adopt(self, fiber: Fiber, child: Promise) -> None:
+        """A fiber or a flow was begun: the nursery around it, if there is one, waits for it too."""
+        if fiber.nursery is None:
+            return
+        child = self.own(child)
+        fiber.nursery.value = fiber.nursery.value.conj(child)
+        owner = self.state.fibers.get(fiber.nursery.value.nth(0))
+        wait = owner.wait if owner is not None else None
+        if owner is None or wait is None or child.status != OPEN:
+            return
+        wait.promises.append(child)
+        wait.keys.append(None)
+        wait.left += 1
+        self._wait_for(owner, child)
+        if wait.mode == "settled":  # the nursery has failed: who is born now ends too
+            for other in self.fibers_of([child]):
+                self.cancel_fiber(other, "the nursery has failed")
 
     # Cancelling
 
@@ -164,6 +192,8 @@ class Fibers:
     def end_fiber(self, fiber: Fiber, value: Any, error: ErrorValue | None) -> None:
         """A fiber is over: its promise is settled. With the first one, a flow ends and its other fibers are cancelled."""
         state = self.state
+        if error is not None and error.type is CANCELLED and isinstance(fiber.reason, ErrorValue):
+            error = fiber.reason
         del state.fibers[fiber.id]
         state.open.pop(fiber.promise.id, None)
         self._settle(fiber.promise, value, error)
@@ -230,4 +260,6 @@ def outcome(wait: Wait, decisive: Promise | None) -> Any:
 
 def reason_text(reason: Any) -> str:
     """The message of a cancel."""
+    if isinstance(reason, ErrorValue):
+        return reason.message
     return reason if isinstance(reason, str) and reason else "the flow was cancelled"

@@ -11,7 +11,7 @@ from typing import Any
 
 from flowmetal.errors import LispError
 from flowmetal.lang.frames import Fiber
-from flowmetal.lang.functions import OPEN, Callback, FlowHandle, FlowProgram, Promise, is_function
+from flowmetal.lang.functions import Callback, FlowHandle, FlowProgram, Promise, is_function
 from flowmetal.lang.machine import Machine
 from flowmetal.lang.machine_ops import op
 from flowmetal.lang.persistent import EMPTY_MAP, List, Map, Set, Vector
@@ -26,6 +26,13 @@ from flowmetal.lang.values import Duration, Instant, Keyword, kw
 
 @op("flow", "async*", 1, 1, "([f])", "Calls f in a fiber of its own; its promise. `async` is its macro.")
 def _async(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
+    promise = m.spawn(args[0])
+    m.adopt(fiber, promise)
+    return promise
+
+
+@op("flow", "spawn*", 1, 1, "([f])", "async* for those who see to the fiber's end themselves: no nursery waits for it.")
+def _spawn(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     return m.spawn(args[0])
 
 
@@ -260,12 +267,20 @@ def _start(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     return _begin(m, fiber, EMPTY_MAP, _program(args[0], "start"), args[1:])
 
 
-START_OPTIONS = ("id", "tags", "at", "queue", "priority", "with-parent")
+START_OPTIONS = ("id", "tags", "at", "queue", "priority", "timeout", "on-failure", "with-parent")
 
 
-@op("flow", "start-with", 2, None, "([options f & args])", "Begins a flow with options: :id, :tags, :at (an instant or a duration from now), :queue and :priority in it, :with-parent.")
+@op(
+    "flow", "start-with", 2, None, "([options f & args])",
+    "Begins a flow with options: :id, :tags, :at (an instant or a duration from now), :queue and :priority in it, "
+    ":timeout (of the whole flow, from its beginning), :on-failure :pause (it stops where it failed, until retry! or resume!), :with-parent.",
+)  # fmt: skip
 def _start_with(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     options = options_of(args[0], START_OPTIONS, "start-with")
+    if not isinstance(options.get(kw("timeout"), Duration(0)), Duration):
+        raise LispError(f"the :timeout of start-with must be a duration, but is {pr_str(options.get(kw('timeout')))}", type="type")
+    if options.get(kw("on-failure")) not in (None, kw("pause")):
+        raise LispError(f"the :on-failure of start-with can be :pause, but is {pr_str(options.get(kw('on-failure')))}", type="value")
     if type(options.get(kw("priority"), 0)) is not int:
         raise LispError(f"the :priority of start-with must be an integer, but is {pr_str(options.get(kw('priority')))}", type="value")
     given = options.get(kw("id"))
@@ -277,9 +292,13 @@ def _start_with(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
 
 
 def _begin(m: Machine, fiber: Fiber, options: Map, f: FlowProgram, args: list[Any]) -> FlowHandle:
+    if fiber.nursery is not None:
+        options = options.assoc(kw("with-parent"), True)
     request, _ = m.request(fiber, "start", f.full_name, args, options=options, instant=True)
     m.bear(fiber, request, f)
-    return FlowHandle(request.supplied, f.full_name)
+    handle = FlowHandle(request.supplied, f.full_name)
+    m.adopt(fiber, handle)
+    return handle
 
 
 # Functions of the outside

@@ -81,7 +81,7 @@ RUNNING, CANCEL_ASKED, CANCEL_THROWN = 0, 1, 2
 class Fiber:
     """One line of execution in a flow. `cancel` says whether a cancel was asked for or thrown."""
 
-    __slots__ = ("cancel", "error", "frames", "id", "promise", "reason", "saga", "shield", "value", "wait")
+    __slots__ = ("cancel", "error", "frames", "id", "nursery", "promise", "reason", "saga", "shield", "undoing", "value", "wait")
 
     def __init__(self, id: int, promise: Promise) -> None:
         self.id = id
@@ -98,6 +98,10 @@ class Fiber:
         """How many `finally` it stands in: a cancel waits until it is out of them."""
         self.saga: Any = None
         """The atom with the rollbacks of the innermost saga around it."""
+        self.undoing: Any = None
+        """The atom that says what is known of the call that `undoable` makes here."""
+        self.nursery: Any = None
+        """The atom of the innermost nursery around it: the number of the fiber that waits for its children, and their promises."""
 
 
 class Program:

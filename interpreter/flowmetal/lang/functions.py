@@ -415,6 +415,8 @@ class MultiFn:
 
 
 CANCELLED = kw("flow/cancelled")
+CONTINUED = kw("flow/continued")
+"""What `continue-as` throws: nothing but `finally` stops it."""
 
 
 def is_function(x: Any) -> bool:
@@ -430,6 +432,6 @@ def error_type(error: ErrorValue) -> Keyword:
 
 
 __all__ = [
-    "CANCELLED", "DONE", "FAILED", "OPEN", "PENDING", "Arity", "Atom", "Callback", "Closure", "Code", "Delay", "FlowHandle", "FlowProgram",
+    "CANCELLED", "CONTINUED", "DONE", "FAILED", "OPEN", "PENDING", "Arity", "Atom", "Callback", "Closure", "Code", "Delay", "FlowHandle", "FlowProgram",
     "ForeignStub", "MachineOp", "MultiFn", "Promise", "Root", "Symbol", "error_type", "is_function",
 ]  # fmt: skip

@@ -10,16 +10,17 @@ import hashlib
 from functools import lru_cache
 from typing import Any
 
-import flowmetal.lang.doc_ops  # noqa: F401  fills the table
-import flowmetal.lang.flow_ops  # noqa: F401  fills the table
-import flowmetal.lang.makers  # noqa: F401  likewise
-import flowmetal.lang.language_ops  # noqa: F401  likewise
-import flowmetal.lang.multimethods  # noqa: F401  likewise
-import flowmetal.lang.output_ops  # noqa: F401  likewise
-import flowmetal.lang.durable_ops  # noqa: F401  likewise
-import flowmetal.lang.outside_ops  # noqa: F401  likewise
-import flowmetal.lang.primitives  # noqa: F401  likewise
-import flowmetal.lang.saga_ops  # noqa: F401  likewise
+import flowmetal.lang.doc_ops
+import flowmetal.lang.durable_ops
+import flowmetal.lang.flow_ops
+import flowmetal.lang.language_ops
+import flowmetal.lang.makers
+import flowmetal.lang.multimethods
+import flowmetal.lang.output_ops
+import flowmetal.lang.outside_ops
+import flowmetal.lang.primitives
+import flowmetal.lang.run_ops
+import flowmetal.lang.saga_ops
 import flowmetal.lang.test_ops  # noqa: F401  likewise
 from flowmetal.lang import evaluate
 from flowmetal.lang.definitions import Binding, Definitions

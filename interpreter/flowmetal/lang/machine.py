@@ -16,7 +16,17 @@ from flowmetal.lang.definitions import Definitions
 from flowmetal.lang.fibers import Fibers
 from flowmetal.lang.frames import CANCEL_THROWN, Fiber, Frame, State
 from flowmetal.lang.functions import (
-    CANCELLED, PENDING, Closure, FlowProgram, ForeignStub, MachineOp, MultiFn, Promise, arity_error, locals_of,
+    CANCELLED,
+    CONTINUED,
+    PENDING,
+    Closure,
+    FlowProgram,
+    ForeignStub,
+    MachineOp,
+    MultiFn,
+    Promise,
+    arity_error,
+    locals_of,
 )  # fmt: skip
 from flowmetal.lang.leaves import BUILDERS
 from flowmetal.lang.persistent import EMPTY_MAP, Map, seq_of
@@ -27,7 +37,7 @@ from flowmetal.lang.printer import pr_str
 from flowmetal.lang.python_tier import TURN, Abandon, Tier, enter, enter_loop, turn
 from flowmetal.lang.requests import Request
 from flowmetal.lang.thrown import StopAt, Thrown, error_value, trace
-from flowmetal.lang.values import ErrorValue, Keyword, Var, kw
+from flowmetal.lang.values import ErrorValue, Var, kw
 
 MAX_FRAMES = 10_000
 TURN_CHECK = 500
@@ -82,9 +92,18 @@ class Machine(Fibers):
         current = self.fiber
         fiber = self.new_fiber()
         if current is not None:
-            fiber.saga = current.saga
+            fiber.saga, fiber.nursery = current.saga, current.nursery
         self._begin_call(fiber, f, [])
         self.fiber = current
+        return fiber.promise
+
+    def spawn_library(self, ns: str, name: str, args: list[Any]) -> Promise:
+        """A new fiber that calls a function of the prelude."""
+        helper = self.definitions.lookup(ns, name, self.state.pin)
+        assert helper is not None
+        fiber = self.new_fiber()
+        self._begin_call(fiber, helper.value, args)
+        self.fiber = None
         return fiber.promise
 
     # Running
@@ -428,7 +447,7 @@ def _end_try(m: Machine, fiber: Fiber, frame: Frame, ins: tuple[Any, ...]) -> No
 def _catch(m: Machine, fiber: Fiber, frame: Frame, ins: tuple[Any, ...]) -> None:
     _, error_slot, wanted, slot, otherwise = ins
     error: ErrorValue = frame.locals[error_slot]
-    if error.type is wanted or (wanted is DEFAULT and not _is_cancel(fiber, error)):
+    if error.type is wanted or (wanted is DEFAULT and error.type is not CONTINUED and not _is_cancel(fiber, error)):
         frame.locals[slot] = error
         frame.locals[error_slot] = None
     else:

@@ -201,6 +201,8 @@ class Actor:
         """Adds a row to the turn: it gets its time, and what follows from it is noted."""
         if draft.kind in kinds.ENDING:
             self._close(process, turn)
+        elif draft.kind == kinds.FLOW_CONTINUED:
+            self._close_run(process, turn)
         draft.at = max(self.engine.clock.now(), process.at)
         draft.seq = process.seq + 1
         if draft.kind == kinds.EFFECT_REQUESTED:
@@ -213,6 +215,8 @@ class Actor:
         turn.rows.append(self._row(process, draft))
         turn.drafts.append(draft)
         process.note(draft)
+        if draft.kind == kinds.FLOW_CONTINUED:
+            process.begin(draft)
 
     def _close(self, process: Process, turn: Turn) -> None:
         """The flow ends: what it still asks for is withdrawn, and the flows that are its own end with it."""
@@ -220,6 +224,12 @@ class Actor:
         turn.orphans += sorted(process.children)
         for step in list(process.open):
             self._append(process, turn, Draft(kinds.EFFECT_CANCELLED, step, None, {"reason": "the flow has ended", "ended": True}))
+
+    def _close_run(self, process: Process, turn: Turn) -> None:
+        """A run ends, and the next begins: what the old one still asks for is withdrawn, and the flows that it called end."""
+        turn.orphans += [o.child for o in process.open.values() if o.child is not None]
+        for step in list(process.open):
+            self._append(process, turn, Draft(kinds.EFFECT_CANCELLED, step, None, {"reason": "the flow has begun anew"}))
 
     def _row(self, process: Process, draft: Draft) -> Row:
         pin = process.state.pin
@@ -316,5 +326,3 @@ class Actor:
                 continue
             out[child] = self.engine.dispatcher.child(process, child, request)
         return out
-
-

@@ -74,6 +74,8 @@ class Book:
         """Arrivals that are in the log and not yet taken by the machine."""
         self.parent_call: tuple[str, int] | None = None
         """The flow that called this one, and its step."""
+        self.terms: dict[str, Any] = {}
+        """What was said of the whole flow at its start: `timeout` (microseconds), `on_failure`."""
         self.rows_since_snapshot = 0
         self.snapshot_size = 0
 
@@ -96,6 +98,14 @@ class Book:
     def _started(self, draft: Draft) -> None:
         step = draft.facts.get("parent_step")
         self.parent_call = (draft.facts["parent"], step) if step is not None else None
+
+        self.terms = {name: draft.facts[name] for name in ("timeout", "on_failure") if name in draft.facts}
+
+    def _continued(self, draft: Draft) -> None:
+        """A new run: what the old one had not taken is over, but for messages, and a cancel."""
+        self.pending = deque(d for d in self.pending if d.kind == kinds.CANCEL_REQUESTED)
+        self.mailbox.update((m.id, m) for m in self.delivered.values())
+        self.delivered.clear()
 
     def _requested(self, draft: Draft) -> None:
         assert draft.step is not None
@@ -180,7 +190,7 @@ class Book:
 
 
 _RULES = {
-    kinds.FLOW_STARTED: Book._started, kinds.EFFECT_REQUESTED: Book._requested, kinds.VALUE_RECORDED: Book._recorded,
+    kinds.FLOW_STARTED: Book._started, kinds.FLOW_CONTINUED: Book._continued, kinds.EFFECT_REQUESTED: Book._requested, kinds.VALUE_RECORDED: Book._recorded,
     kinds.EFFECT_COMPLETED: Book._outcome, kinds.EFFECT_FAILED: Book._outcome, kinds.EFFECT_CANCELLED: Book._cancelled,
     kinds.AWAIT: Book._await, kinds.AWAIT_SETTLED: Book._await_settled, kinds.MESSAGE_RECEIVED: Book._message, kinds.CANCEL_REQUESTED: Book._cancel,
 }  # fmt: skip

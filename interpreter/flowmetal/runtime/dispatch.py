@@ -177,6 +177,10 @@ class Dispatcher:
         self.calls[flow_id, step] = sending = Sending(task)
         task.add_done_callback(lambda _: self.calls.get((flow_id, step)) is sending and self.calls.pop((flow_id, step)))
 
+    def has(self, flow_id: str, step: int) -> bool:
+        """Whether a call is being sent, or waits for its turn to be."""
+        return (flow_id, step) in self.calls or self.engine.queues.has(flow_id, step)
+
     def withdraw(self, flow_id: str, step: int) -> None:
         """Nobody waits for a step any more: it is not sent again."""
         self._leave_desk(flow_id, step, withdrawn=True)
@@ -304,6 +308,7 @@ class Dispatcher:
             queue = None  # it shares the place of its parent
         facts = {
             "parent": related, "parent_step": request.step if call else None, "by": process.flow_id, "tags": to_plain(tags)[0], "queue": queue,
+            **terms(options),
         }  # fmt: skip
         args = leaving(process, request.values["args"])
         started = self.engine.started(f["target"], "child" if call else "flow", args, f["definitions"], **facts)
@@ -318,6 +323,13 @@ _AFTER = {
     kinds.CELL_RESULT: Dispatcher._result,
     **dict.fromkeys(kinds.ENDING, Dispatcher._ended),
 }  # fmt: skip
+
+
+def terms(options: Map) -> dict[str, Any]:
+    """What `start-with` says of a flow as a whole, as facts of its first row."""
+    limit, failure = options.get(kw("timeout")), options.get(kw("on-failure"))
+    facts: dict[str, Any] = {} if limit is None else {"timeout": limit.micros}
+    return facts if failure is None else {**facts, "on_failure": failure.name}
 
 
 def due_at(when: Any, now: int) -> int | None:

@@ -41,7 +41,7 @@ async def perform(engine: Engine, sender: str, key: str, draft: Draft) -> Any:
     if op == "schedule":
         return await engine.schedules.declare(target, args[0], args[1], args[2], key, sender)
     if op == "unschedule":
-        return await engine.schedules.remove(target, sender)
+        return await engine.schedules.remove(target, key, sender)
     if op == "topic":
         return await engine.topics.declare(target, args[0], key, sender)
     target = await engine.resolve(target)

@@ -12,11 +12,11 @@ from typing import Any
 from flowmetal.errors import FlowmetalError
 from flowmetal.lang.evaluate import raised
 from flowmetal.lang.frames import State
-from flowmetal.lang.functions import CANCELLED, FlowHandle
+from flowmetal.lang.functions import CANCELLED, CONTINUED, FlowHandle
 from flowmetal.lang.printer import pr_str
 from flowmetal.lang.requests import Action, CellResult, Ended, FiberEnded, Mark, Subscribe, Withdraw
 from flowmetal.lang.spans import Span
-from flowmetal.lang.values import ErrorValue
+from flowmetal.lang.values import ErrorValue, kw
 from flowmetal.runtime.rows import Draft
 from flowmetal.store import kinds
 
@@ -89,10 +89,22 @@ def mark(action: Action, state: State, cancel_asked: bool) -> Draft:
     if isinstance(action, CellResult):
         return _ending(kinds.CELL_RESULT, action.value, action.error, state)
     assert isinstance(action, Ended)
+    if action.error is not None and action.error.type is CONTINUED:
+        return _continued(action.error, state)
     kind = kinds.FLOW_COMPLETED
     if action.error is not None:
         kind = kinds.FLOW_CANCELLED if action.error.type is CANCELLED and cancel_asked else kinds.FLOW_FAILED
     return _ending(kind, action.value, action.error, state)
+
+
+def _continued(error: ErrorValue, state: State) -> Draft:
+    """The first row of the next run: it goes on counting steps and fibers, so that no two of one flow have the same number."""
+    assert error.data is not None
+    facts = {
+        "name": state.program.name, "kind": state.kind, "definitions": state.pin, "run": error.data.get(kw("run")), "parent": state.parent,
+        "steps": state.steps, "fibers": state.next_fiber,
+    }  # fmt: skip
+    return Draft(kinds.FLOW_CONTINUED, None, None, facts, {"args": error.data.get(kw("args"))})
 
 
 def _ending(kind: str, value: Any, error: ErrorValue | None, state: State) -> Draft:

@@ -21,7 +21,7 @@ from flowmetal.lang.persistent import Vector
 from flowmetal.lang.requests import Action, Define, Ended, Mark, Request, Withdraw
 from flowmetal.lang.session import Cell
 from flowmetal.lang.thrown import error_value
-from flowmetal.lang.values import kw
+from flowmetal.lang.values import Duration, kw
 from flowmetal.runtime import marks
 from flowmetal.runtime.book import BEGIN, Book
 from flowmetal.runtime.rows import Draft, request_hash
@@ -55,21 +55,34 @@ class Process(Book):
         args = list(started.values.get("args") or ())
         program = Program(name=facts["name"], args=args, source=facts.get("source"), ns=facts.get("ns", "user"), file=facts.get("file", ""))
         pin = facts["definitions"]
-        self.attach(State(self.flow_id, facts["run"], facts["kind"], pin, program, facts.get("parent")))
+        state = State(self.flow_id, facts["run"], facts["kind"], pin, program, facts.get("parent"))
+        state.steps, state.next_fiber = facts.get("steps", 0), facts.get("fibers", 1)
+        self.attach(state)
         try:
             if program.source is None:
                 program.body = find_program(self.definitions, facts["name"], pin).body
         except LispError as e:
             self.machine.begin()
-            self.state.fibers[1].error = error_value(e)
+            next(iter(self.state.fibers.values())).error = error_value(e)
         else:
             self.machine.begin()
+            if "timeout" in self.terms:
+                self.machine.spawn_library("flow", "expire-after*", [Duration(self.terms["timeout"])])
 
     def attach(self, state: State) -> None:
         """Puts a machine around a state."""
         self.state = state
         cell = Cell(self.definitions) if state.program.source is not None else None
         self.machine = Machine(self.definitions, state, self._supplied, cell, self._admit)
+
+    def rebuild(self, drafts: list[Draft], *, anew: bool) -> None:
+        """Takes the rows that follow what is here, or with `anew` all rows: the machine begins at the last run among them."""
+        begins = max((n for n, draft in enumerate(drafts) if draft.kind == kinds.FLOW_CONTINUED), default=-1)
+        for draft in drafts[: begins + 1]:
+            self.note(draft)
+        self.record(drafts[begins + 1 :])
+        if (anew or begins >= 0) and not self.ended:
+            self.begin(drafts[max(begins, 0)])
 
     def record(self, drafts: list[Draft]) -> None:
         """Rows to rebuild from: what the program will ask for again, then as the book takes them."""

@@ -8,6 +8,7 @@ A queue that nobody declared has no limits.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import json
@@ -122,10 +123,8 @@ class Queues:
     async def declare(self, name: str, options: Map, key: str, by: str) -> None:
         """Gives a queue its limits, once for each key; the newest declaration counts, for what has not begun."""
         parse(name, options)
-        try:
+        with contextlib.suppress(Duplicate):  # the answer to the first time was lost
             await self.engine.commit(Commit([self.declaration(name, options, key, by)], unique=(kinds.QUEUE_DECLARED, key)))
-        except Duplicate:
-            return
         self.note(name, options)
 
     def declaration(self, name: str, options: Map, key: str | None, by: str) -> Row:
@@ -185,9 +184,9 @@ class Queues:
 
     def line_up(self, name: str, key: Key, priority: int, go: Callable[[], Any]) -> None:
         """Calls `go` when a queue has room for `key`, which is in it from then on until it leaves."""
-        if key in self.entries:
-            return
         queue, entry = self._queue(name), Entry(key, go)
+        if key in self.entries or key in queue.inside:
+            return
         self.entries[key] = queue, entry
         heapq.heappush(queue.waiting, (-priority, next(self._orders), entry))
         self._pump(queue)
@@ -195,6 +194,11 @@ class Queues:
     def waits(self, flow_id: str, step: int) -> bool:
         """Whether a step waits for its queue."""
         return (flow_id, step) in self.entries
+
+    def has(self, flow_id: str, step: int) -> bool:
+        """Whether a call waits for its turn, or has its place."""
+        key = (flow_id, step)
+        return step != BEGIN and (key in self.entries or any(key in queue.inside for queue in self.queues.values()))
 
     def enter(self, name: str, key: Key) -> bool:
         """Takes a place in a queue, if there is one now."""
@@ -248,6 +252,15 @@ class Queues:
         self.drop(flow_id, BEGIN)
         if flow_id in self.flows:
             self._leave_flow(flow_id)
+
+    def look_again(self, flow_id: str, status: str) -> None:
+        """What became of a flow may not have been noticed: the last row that says so is of this kind."""
+        if status in kinds.ENDING:
+            self.ended(flow_id)
+        elif status == kinds.FLOW_PAUSED:
+            self.paused(flow_id)
+        elif flow_id in self.flows:
+            self._queue(self.flows[flow_id]).inside.add((flow_id, BEGIN))
 
     def _leave_flow(self, flow_id: str) -> None:
         self.leave(self.flows.pop(flow_id), (flow_id, BEGIN))

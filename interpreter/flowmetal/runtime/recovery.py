@@ -56,7 +56,7 @@ def take_up(engine: Engine, rows: Iterable[Row]) -> None:
             engine.timers.add(Instant.parse(data["due_at"]).micros, flow_id, step)
         elif data["op"] == "call":
             engine.insist(_child_of(engine, flow_id, step, data["child"]))
-        elif (desk is not None or engine.dispatcher.is_busy(data["op"])) and (flow_id, step) not in engine.dispatcher.calls:
+        elif (desk is not None or engine.dispatcher.is_busy(data["op"])) and not engine.dispatcher.has(flow_id, step):
             engine.insist(_again(engine, row))
 
 
@@ -67,10 +67,16 @@ def _again(engine: Engine, row: Row) -> Any:
         rows = await engine.writer.ask(engine.wakes.sendings, row.flow_id) or []
         load = loader(engine.definitions.registry)
         attempts = [to_draft(r, load) for r in rows if r.step == row.step]
-        if (row.flow_id, row.step) not in engine.dispatcher.calls:
-            engine.dispatcher.begin(row.flow_id, json.loads(rows[0].data)["run"], to_draft(row, load), attempts)
+        if row.step is not None and not engine.dispatcher.has(row.flow_id, row.step):
+            engine.dispatcher.begin(row.flow_id, _run_of(rows, row), to_draft(row, load), attempts)
 
     return again
+
+
+def _run_of(rows: list[Row], row: Row) -> str:
+    """The run of a flow that a row belongs to: its idempotency keys begin with it."""
+    begun = [r for r in rows if r.kind in (kinds.FLOW_STARTED, kinds.FLOW_CONTINUED) and r.seq < row.seq]
+    return str(json.loads(begun[-1].data)["run"])
 
 
 def _child_of(engine: Engine, parent: str, step: int, child: str) -> Any:
@@ -108,8 +114,10 @@ async def recover_flow(engine: Engine, flow_id: str, since: int) -> None:
         child = json.loads(row.data).get("child")
         if child is not None:
             await recover_flow(engine, child, 0)
+    rows = await engine.writer.call(engine.store.rows, flow_id)  # the flow may have gone on meanwhile
     engine.wake(flow_id)
     engine.awaited.look_again(flow_id)
+    engine.queues.look_again(flow_id, [row.kind for row in rows if row.kind in kinds.STATUS][-1])
     if rows[-1].kind not in kinds.ENDING:
         take_up(engine, unanswered(rows))
         return

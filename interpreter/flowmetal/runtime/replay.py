@@ -22,12 +22,9 @@ def rebuild(definitions: Definitions, flow_id: str, supply: Supply, snapshot: Sn
     if snapshot is not None:
         if not snapshots.restore(process, snapshot):
             return None
-        process.record([to_draft(row, load) for row in rows])
+        process.rebuild([to_draft(row, load) for row in rows], anew=False)
         return process
     if not rows or rows[0].kind != kinds.FLOW_STARTED:
         raise FlowNotFound(f"there is no flow {flow_id}")
-    drafts = [to_draft(row, load) for row in rows]
-    process.record(drafts)
-    if not process.ended:
-        process.begin(drafts[0])
+    process.rebuild([to_draft(row, load) for row in rows], anew=True)
     return process

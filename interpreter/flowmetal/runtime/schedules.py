@@ -8,6 +8,7 @@ A time is missed when nobody was there, or awake, for more than `GRACE`: `:catch
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from flowmetal.lang.equality import equal
 from flowmetal.lang.persistent import Map, Vector
 from flowmetal.lang.requests import FLOW_ID
 from flowmetal.lang.values import Instant, Keyword, kw
+from flowmetal.runtime import recovery
 from flowmetal.runtime.calendars import Calendar, calendar
 from flowmetal.runtime.launch import launch
 from flowmetal.runtime.process import find_program, loader
@@ -135,18 +137,18 @@ class Schedules:
         rows = [to_row(kinds.SCHEDULES_STREAM, 0, draft), self.engine.queues.declaration(f"$schedule/{name}", ONE, None, by)]
         try:
             await self.engine.commit(Commit(rows, unique=(kinds.SCHEDULE_DECLARED, key)))
-        except Duplicate:
-            return
+        except Duplicate as e:  # the answer to the first time was lost
+            draft = to_draft(e.row, loader(self.engine.definitions.registry))
         self._note(draft)
         self.engine.queues.note(f"$schedule/{name}", ONE)
         self._arm(self.known[name])
 
-    async def remove(self, name: str, by: str) -> bool:
-        """Ends a schedule; whether there was one. Flows that it began go on."""
-        if name not in self.known:
-            return False
-        await self._write(kinds.SCHEDULE_REMOVED, {"name": name, "by": by})
-        return True
+    async def remove(self, name: str, key: str, by: str) -> bool:
+        """Ends a schedule, once for each key; whether there was one. Flows that it began go on."""
+        if name in self.known:
+            await self._write(kinds.SCHEDULE_REMOVED, {"name": name, "by": by}, key)
+            return True
+        return await self.engine.writer.call(self.engine.store.find, kinds.SCHEDULE_REMOVED, key) is not None
 
     async def control(self, name: str, action: str, by: str = "", request_id: str | None = None) -> dict[str, Any]:
         """`pause`, `resume` or `trigger`: the name, and what came of it. Raises LispError for a schedule that is none."""
@@ -165,9 +167,10 @@ class Schedules:
             self._arm(schedule)
         return {"name": name, "paused": schedule.paused, "next_due_at": _text(schedule.next_at)}
 
-    async def _write(self, kind: str, facts: dict[str, Any]) -> None:
-        draft = Draft(kind, None, None, facts, at=self.engine.clock.now())
-        await self.engine.commit(Commit([to_row(kinds.SCHEDULES_STREAM, 0, draft)]))
+    async def _write(self, kind: str, facts: dict[str, Any], key: str | None = None) -> None:
+        draft = Draft(kind, None, None, facts, key=key, at=self.engine.clock.now())
+        with contextlib.suppress(Duplicate):  # the answer to the first time was lost
+            await self.engine.commit(Commit([to_row(kinds.SCHEDULES_STREAM, 0, draft)], unique=None if key is None else (kind, key)))
         if facts["name"] in self.known:
             self._note(draft)
 
@@ -242,7 +245,7 @@ class Schedules:
             await launch(engine, flow_id, first, [row], unique)
         except Duplicate as e:
             flow_id = fired.facts["flow_id"] = json.loads(e.row.data)["flow_id"]
-            engine.actor(flow_id).poke()
+            await recovery.recover_flow(engine, flow_id, 0)
         except StoreConflict:
             await engine.commit(Commit([row], unique=unique))
         self._note(fired)

@@ -19,7 +19,7 @@ from flowmetal.runtime.process import Process, loader
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Row, Snapshot, Store
 
-FORMAT = f"3-{codec.FORMAT}-{engine_version()}"
+FORMAT = f"4-{codec.FORMAT}-{engine_version()}"
 """What reads a snapshot: its own layout, the codec's, and the library whose code positions it holds."""
 EVERY = 24
 """Rows after which a small state is worth a snapshot."""
@@ -49,7 +49,7 @@ _PLAIN = ("seq", "at", "status", "paused", "cancel_asked", "begun", "output")
 def _book(process: Process) -> dict[str, Any]:
     flow_id, pin = process.flow_id, process.state.pin
     return {
-        "plain": [getattr(process, name) for name in _PLAIN], "parent_call": process.parent_call, "children": sorted(process.children),
+        "plain": [getattr(process, name) for name in _PLAIN], "parent_call": process.parent_call, "children": sorted(process.children), "terms": process.terms,
         "awaits": [list(a) for a in process.awaits],
         "open": {s: [o.op, o.target, o.due_at, o.child] for s, o in process.open.items()},
         "receives": {s: codec.encode_value(r, flow_id, pin) for s, r in process.receives.items()},
@@ -76,7 +76,7 @@ def restore(process: Process, snapshot: Snapshot) -> bool:
     for name, value in zip(_PLAIN, known["plain"], strict=True):
         setattr(process, name, value)
     process.parent_call = (known["parent_call"][0], known["parent_call"][1]) if known["parent_call"] else None
-    process.children = set(known["children"])
+    process.children, process.terms = set(known["children"]), known["terms"]
     process.awaits = {(flow, promise) for flow, promise in known["awaits"]}
     process.open = {int(s): OpenStep(*o) for s, o in known["open"].items()}
     process.receives, process.mailbox, process.asked = receives, mailbox, asked
@@ -85,7 +85,7 @@ def restore(process: Process, snapshot: Snapshot) -> bool:
     return True
 
 
-SENDINGS = frozenset({kinds.FLOW_STARTED, kinds.ATTEMPT_STARTED, kinds.ATTEMPT_FAILED})
+SENDINGS = frozenset({kinds.FLOW_STARTED, kinds.FLOW_CONTINUED, kinds.ATTEMPT_STARTED, kinds.ATTEMPT_FAILED})
 Known = tuple[Snapshot | None, list[Row]]
 """The newest snapshot of a flow, of this format, and the rows after it; without one, all rows."""
 

@@ -6,6 +6,7 @@ In: a request of a running flow. Out: its value, drawn here once and read from t
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,8 @@ class Supplies:
         if op == "now":
             process.at = max(process.at, self.clock.now())
             return Instant(process.at)
+        if op == "continue-as":
+            return str(uuid.uuid5(uuid.UUID(process.state.run), str(request.step)))
         if op == "random-uuid":
             return chance.uuid()
         if op == "rand":

@@ -17,6 +17,8 @@ FLOW_COMPLETED: Final = "flow-completed"
 FLOW_FAILED: Final = "flow-failed"
 FLOW_CANCELLED: Final = "flow-cancelled"
 FLOW_MOVED: Final = "flow-moved"
+FLOW_CONTINUED: Final = "flow-continued"
+"""The run has ended, and the next begins with this row, under the same id."""
 CANCEL_REQUESTED: Final = "cancel-requested"
 
 EFFECT_REQUESTED: Final = "effect-requested"
@@ -68,6 +70,7 @@ STATUS: Final[dict[str, str]] = {
     FLOW_STARTED: "running",
     FLOW_RUNNING: "running",
     FLOW_RESUMED: "running",
+    FLOW_CONTINUED: "running",
     FLOW_WAITING: "waiting",
     FLOW_PAUSED: "paused",
     FLOW_COMPLETED: "completed",

@@ -76,8 +76,11 @@ def _reexecute(definitions: Definitions, flow_id: str, rows: list[Row]) -> None:
     load = loader(definitions)
     drafts = [to_draft(row, load) for row in rows]
     process = Process(definitions, flow_id, supply)
-    process.record(drafts)
-    process.begin(drafts[0])
+    begins = max((n for n, draft in enumerate(drafts) if draft.kind == kinds.FLOW_CONTINUED), default=0)
+    for draft in drafts[:begins]:
+        process.note(draft)
+    process.record(drafts[begins:])
+    process.begin(drafts[begins])
     ended, process.ended, process.paused = process.ended, False, False
     terminated = "flow/terminated" in rows[-1].data
     while process.runnable and (process.rebuilding or not terminated):

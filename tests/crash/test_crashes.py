@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from programs import PROGRAMS
+
 from flowmetal.lang.library import OPS, prelude
 from flowmetal.store.duckdb_store import DuckDBStore
 from flowmetal.testing import Conditions, Faults, Program, check
 from flowmetal.testing.crash import Hardship
 from flowmetal.testing.faults import AFTER, BEFORE
-from programs import PROGRAMS
 
 FORMS = (
     "start start-with await async sleep sleep-until timer callback receive send now rand rand-int random-uuid shuffle log checkpoint "

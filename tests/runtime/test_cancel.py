@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from bench import Bench, scene
+
 from flowmetal.errors import FlowEnded
 from flowmetal.runtime.connector import Completed
 from flowmetal.store import kinds
@@ -191,7 +192,7 @@ async def test_terminate_ends_pure_code_too(b: Bench) -> None:
 @scene
 async def test_others_run_while_a_flow_computes(b: Bench) -> None:
     b.engine.fuel = 1000
-    await b.load(f"(defflow busy [] {FOREVER}) (defflow main [n] (sleep #dur \"0s\") n)")
+    await b.load(f'(defflow busy [] {FOREVER}) (defflow main [n] (sleep #dur "0s") n)')
     busy, _ = await b.engine.start_flow("busy", [])
     flow, _ = await b.engine.start_flow("main", [5])
     answer = await b.engine.result(flow, 10)
@@ -214,7 +215,7 @@ def test_what_has_ended_takes_no_control(action: str) -> None:
 
 @scene
 async def test_the_cancel_of_another_flow_is_not_catching(b: Bench) -> None:
-    await b.load("(defflow leaf [] (receive)) (defflow main [] (let [h (start leaf)] (cancel! h \"stop\") (try @h (catch :flow/failed e (:cause (ex-data e))))))")
+    await b.load('(defflow leaf [] (receive)) (defflow main [] (let [h (start leaf)] (cancel! h "stop") (try @h (catch :flow/failed e (:cause (ex-data e))))))')
     assert await b.result(await b.start("main")) == "flow/cancelled"
 
 

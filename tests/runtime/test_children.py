@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from bench import Bench, scene
+
 from flowmetal.errors import LispError, SourceError
 from flowmetal.store import kinds
 
@@ -87,7 +88,7 @@ async def test_a_flow_whose_owner_ended_while_no_engine_ran_ends_at_the_next_ope
 
 @scene
 async def test_the_same_id_twice_is_the_same_flow(b: Bench) -> None:
-    await b.load("(defflow leaf [n] n) (defflow main [] (let [h (start-with {:id \"one\"} leaf 1) g (start-with {:id \"one\"} leaf 1)] [(= h g) @h @g (:id h)]))")
+    await b.load('(defflow leaf [n] n) (defflow main [] (let [h (start-with {:id "one"} leaf 1) g (start-with {:id "one"} leaf 1)] [(= h g) @h @g (:id h)]))')
     assert await b.result(await b.start("main")) == [True, 1, 1, "one"]
     assert await b.result(await b.start("main")) == [True, 1, 1, "one"]
     assert b.kinds("one").count(kinds.FLOW_STARTED) == 1

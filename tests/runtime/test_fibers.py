@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from bench import Bench, scene
+
 from flowmetal.errors import LispError
 from flowmetal.runtime.connector import Call, Failed
 from flowmetal.store import kinds

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from bench import Bench, scene
+
 from flowmetal.runtime.marks import OUTPUT_LIMIT
 from flowmetal.store import kinds
 
@@ -27,7 +28,7 @@ async def test_adjacent_prints_of_one_slice_are_one_row(b: Bench) -> None:
 
 @scene
 async def test_what_was_printed_is_never_printed_again(b: Bench) -> None:
-    await b.load('(defflow main [] (loop [i 0] (println i) (receive) (recur (inc i))))')
+    await b.load("(defflow main [] (loop [i 0] (println i) (receive) (recur (inc i))))")
     flow = await b.start("main")
     for _ in range(3):
         await b.restart()
@@ -54,7 +55,10 @@ async def test_a_print_that_was_on_disk_in_part_goes_on_where_it_was(b: Bench) -
 
 @scene
 async def test_output_is_kept_up_to_a_limit_and_says_so(b: Bench) -> None:
-    await b.load('(defn line [n] (apply str (repeat n "x"))) (defflow main [] (let [x (line 99999)] (loop [i 0] (if (< i 15) (do (println x) (receive) (recur (inc i))) :done))))')
+    await b.load(
+        """(defn line [n] (apply str (repeat n "x")))
+           (defflow main [] (let [x (line 99999)] (loop [i 0] (if (< i 15) (do (println x) (receive) (recur (inc i))) :done))))"""
+    )
     flow = await b.start("main")
     for n in range(15):
         if n in (5, 12):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from bench import Bench, scene
+
 from flowmetal.errors import FlowEnded, FlowNotFound
 from flowmetal.lang.plain import from_plain
 from flowmetal.runtime.book import Book
@@ -48,7 +49,7 @@ async def test_a_pattern_takes_the_first_that_matches_and_leaves_the_others(b: B
 
 @scene
 async def test_receivers_are_served_in_the_order_of_asking(b: Bench) -> None:
-    await b.load("(defflow main [] (all [(async [:a (receive)]) (async [:b (receive)]) (async [:c (receive {:match {:to \"c\"}})])]))")
+    await b.load('(defflow main [] (all [(async [:a (receive)]) (async [:b (receive)]) (async [:c (receive {:match {:to "c"}})])]))')
     flow = await b.start("main")
     for message in ({"to": "c"}, {"to": "x"}, {"to": "c"}):
         await b.engine.send(flow, message)
@@ -160,7 +161,7 @@ async def test_send_to_a_flow_that_has_ended(b: Bench) -> None:
 
 @scene
 async def test_send_to_no_flow(b: Bench) -> None:
-    await b.load("(defflow main [] (try (send \"nobody\" 1) (catch :flow/not-found e :none)))")
+    await b.load('(defflow main [] (try (send "nobody" 1) (catch :flow/not-found e :none)))')
     assert await b.result(await b.start("main")) == "none"
     with pytest.raises(FlowNotFound):
         await b.engine.send("nobody", 1)

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from bench import Bench, scene
+
 from flowmetal.errors import FlowNotFound, LispError
 
 SOURCE = """\

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench import Bench, scene
+
 from flowmetal.store import kinds
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from bench import Bench, scene
+
 from flowmetal.errors import StoreError
 from flowmetal.runtime.connector import Call, Completed, Failed
 from flowmetal.runtime.crashes import ENOUGH

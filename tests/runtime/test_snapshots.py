@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from bench import Bench, scene
+
 from flowmetal.runtime import snapshots
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Snapshot

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from bench import Bench, scene
+
 from flowmetal.errors import LispError
 from flowmetal.runtime.dispatch import WAITING_OPS
 from flowmetal.runtime.inside import OPS as INSIDE
@@ -19,7 +20,7 @@ NUMBERED = {
     '(sleep #dur "1s")': ["sleep"],
     "(start leaf)": ["start"],
     "(leaf)": ["call"],
-    "(receive {:timeout #dur \"1s\" :else 1})": ["receive"],
+    '(receive {:timeout #dur "1s" :else 1})': ["receive"],
     "(send (self) 1)": ["send"],
     "(now)": ["now"],
     "(rand)": ["rand"],
@@ -30,7 +31,7 @@ NUMBERED = {
     "(status (self))": ["status"],
     "(count (history (self)))": ["history"],
     "(count (flows))": ["flows"],
-    "(promise-status (timer #dur \"1s\"))": ["timer", "promise-status"],
+    '(promise-status (timer #dur "1s"))': ["timer", "promise-status"],
 }
 UNNUMBERED = [
     "@(async 1)", "(await (async 1))", "(select {:a (async 1)})", "(race 1 2)", "(all [(async 1)])", "(any [(async 1)])", "(all-settled [(async 1)])",
@@ -119,7 +120,7 @@ async def test_flow_ids(b: Bench) -> None:
 
 @scene
 async def test_time_never_goes_back_in_a_flow(b: Bench) -> None:
-    await b.load('(defflow main [] (let [t (now)] (receive) (let [u (now)] [(time/seconds (time/between t u)) (= t u)])))')
+    await b.load("(defflow main [] (let [t (now)] (receive) (let [u (now)] [(time/seconds (time/between t u)) (= t u)])))")
     flow = await b.start("main")
     before = b.clock.time
     b.clock.time -= 3_600_000_000

@@ -6,6 +6,7 @@ rows are on disk.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Callable
@@ -111,6 +112,20 @@ class DefinitionsLog:
         finally:
             self.registry.rollback(base)
         return rows, [f"{d.ns}/{d.name}" for d in session.defined if d.name != "*ns*"]
+
+    def no_flow(self, name: str) -> LispError:
+        """The error of a flow that is not defined: the nearest names, or what there is."""
+        known = [
+            f"{ns}/{n}" if ns != "user" else n
+            for ns, space in self.registry.spaces.items() for n, cell in space.items()
+            if cell.bindings and cell.bindings[-1].kind == "defflow"
+        ]  # fmt: skip
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+        if near:
+            hint = f"did you mean {' or '.join(near)}?"
+        else:
+            hint = f"defined are: {', '.join(sorted(known)[:10])}" if known else "nothing is defined: load a file first"
+        return LispError(f"there is no flow named {name}; {hint}", type="value")
 
     def inspect(self, name: str, ns: str) -> dict[str, Any] | None:
         """What is known of a name, for people."""

@@ -8,10 +8,8 @@ All of it runs on one event loop; the store has its writer.
 from __future__ import annotations
 
 import asyncio
-import difflib
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from flowmetal.errors import FlowConflict, FlowEnded, FlowNotFound, LispError, StoreError
@@ -39,6 +37,7 @@ from flowmetal.runtime.supply import Supplies
 from flowmetal.runtime.tasks import Tasks
 from flowmetal.runtime.timers import Timers
 from flowmetal.runtime.topics import Topics
+from flowmetal.runtime.watching import Watchers
 from flowmetal.store import kinds
 from flowmetal.store.memory import MemoryStore
 from flowmetal.store.protocol import Commit, CommitResult, Duplicate, Result, Row, Store, StoreConflict
@@ -50,16 +49,6 @@ RESIDENT = 256
 """Flows that wait and whose state is kept in memory, so that the next arrival finds it there."""
 RETRY_SECONDS = 1.0
 """After the store has failed, how long until it is asked again."""
-
-
-@dataclass(slots=True, eq=False)
-class Watcher:
-    """Who waits for rows of a flow, of these kinds."""
-
-    event: asyncio.Event
-    kinds: frozenset[str] | None
-    row: Row | None = None
-    """The first that came since it last looked."""
 
 
 class Engine:
@@ -100,7 +89,8 @@ class Engine:
         self.dispatcher = Dispatcher(self, connectors)
         self.awaited = Awaited(self)
         self.crashes = CrashWatch(self)
-        self.watchers: dict[str, set[Watcher]] = {}
+        self.watchers = Watchers()
+        self.watch = self.watchers.watch
         self.tasks: set[asyncio.Task[Any]] = set()
         self.sending = KeyedLocks()
         """Messages being sent, so that two with one key are one."""
@@ -157,9 +147,7 @@ class Engine:
 
     async def _release(self) -> None:
         await self.dispatcher.close()
-        for watchers in self.watchers.values():
-            for watcher in watchers:
-                watcher.event.set()
+        self.watchers.close()
         await self.writer.stop()
 
     def spawn(self, coroutine: Any) -> asyncio.Task[Any]:
@@ -241,19 +229,8 @@ class Engine:
     async def commit(self, commit: Commit) -> CommitResult:
         """Writes rows; wakes who watches their flows."""
         result = await self.writer.commit(commit)
-        if self.watchers:
-            for row in result.rows:
-                for watcher in self.watchers.get(row.flow_id, ()):
-                    if (watcher.kinds is None or row.kind in watcher.kinds) and not watcher.event.is_set():
-                        watcher.row = row
-                        watcher.event.set()
+        self.watchers.notify(result.rows)
         return result
-
-    def wake(self, flow_id: str) -> None:
-        """Lets those who watch a flow look at its rows again."""
-        for watcher in self.watchers.get(flow_id, ()):
-            watcher.row = None
-            watcher.event.set()
 
     def put(self, flow_id: str, make: Make) -> None:
         """Hands an arrival to a flow: it will be on disk, whatever fails on the way."""
@@ -271,14 +248,21 @@ class Engine:
     # Calls of clients
 
     async def start_flow(
-        self, name: str, args: Sequence[Any], *, flow_id: str | None = None, request_id: str | None = None, by: str = "", tags: Any = None,
+        self,
+        name: str,
+        args: Sequence[Any],
+        *,
+        flow_id: str | None = None,
+        request_id: str | None = None,
+        by: str = "",
+        tags: Any = None,
         kind: str = "flow",
     ) -> tuple[str, bool]:
         """Begins a flow of the newest definitions; (its id, whether this call made it)."""
         try:
             program = find_program(self.definitions.registry, name, self.definitions.version)
         except LispError:
-            raise self._unknown_flow(name) from None
+            raise self.definitions.no_flow(name) from None
         values = Vector.of([from_plain(a) for a in args])
         started = self.started(program.full_name, kind, values, self.definitions.version, by=by)
         if tags is not None:
@@ -295,19 +279,6 @@ class Engine:
     def new_id(self) -> str:
         """A fresh flow id."""
         return self.chance.uuid().hex[:20]
-
-    def _unknown_flow(self, name: str) -> LispError:
-        known = [
-            f"{ns}/{n}" if ns != "user" else n
-            for ns, space in self.definitions.registry.spaces.items() for n, cell in space.items()
-            if cell.bindings and cell.bindings[-1].kind == "defflow"
-        ]  # fmt: skip
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-        if near:
-            hint = f"did you mean {' or '.join(near)}?"
-        else:
-            hint = f"defined are: {', '.join(sorted(known)[:10])}" if known else "nothing is defined: load a file first"
-        return LispError(f"there is no flow named {name}; {hint}", type="value")
 
     async def _begin(self, flow_id: str, started: Draft, request_id: str | None) -> tuple[str, bool]:
         row = to_row(flow_id, started.facts["definitions"], started)
@@ -380,39 +351,13 @@ class Engine:
             return None
         finally:
             await ticks.aclose()
-        return self._result(row)
+        return history.result(row)
 
     def _runs(self, flow_id: str) -> bool:
         """Whether the flow is in memory and has no result yet, so that the store need not be asked."""
         actor = self.actors.get(flow_id)
         process = actor.process if actor is not None else None
         return process is not None and not process.ended and process.state.kind != "cell"
-
-    def _result(self, row: Row) -> dict[str, Any]:
-        data = json.loads(row.data)
-        status = kinds.STATUS.get(row.kind) or ("completed" if "error" not in data else "cancelled" if data["error"]["type"] == "flow/cancelled" else "failed")
-        answer = {"status": status, "result": data.get("result"), **{k: data[k] for k in ("printed", "handle", "ns") if k in data}}
-        if "error" in data:
-            del answer["result"]
-            answer["error"] = {**data["error"], "rendered": data.get("rendered")}
-        return answer
-
-    async def watch(self, flow_id: str, of: frozenset[str] | None = None) -> AsyncGenerator[Row | None, None]:
-        """Ticks at once (with None), and then after each commit that has rows of the flow (of the kinds `of`), with the first
-        of them; or with None when there may be rows that were not noticed."""
-        watcher = Watcher(asyncio.Event(), of)
-        self.watchers.setdefault(flow_id, set()).add(watcher)
-        try:
-            while True:
-                yield watcher.row
-                await watcher.event.wait()
-                watcher.event.clear()
-                if self.closing:
-                    return
-        finally:
-            self.watchers[flow_id].discard(watcher)
-            if not self.watchers[flow_id]:
-                del self.watchers[flow_id]
 
     async def resolve(self, flow_id: str) -> str:
         """The id that an id or an unambiguous prefix names; raises FlowNotFound."""

@@ -35,6 +35,23 @@ def result_row(store: Store, flow_id: str) -> Row | None:
     return next((row for row in found if row.kind == kinds.CELL_RESULT), found[-1] if found else None)
 
 
+def result(row: Row) -> dict[str, Any]:
+    """What clients are told of a flow's end, or of a cell's result."""
+    data = json.loads(row.data)
+    status = kinds.STATUS.get(row.kind) or _status_of(data.get("error"))
+    answer = {"status": status, "result": data.get("result"), **{k: data[k] for k in ("printed", "handle", "ns") if k in data}}
+    if "error" in data:
+        del answer["result"]
+        answer["error"] = {**data["error"], "rendered": data.get("rendered")}
+    return answer
+
+
+def _status_of(error: dict[str, Any] | None) -> str:
+    if error is None:
+        return "completed"
+    return "cancelled" if error["type"] == CANCELLED.text else "failed"
+
+
 def outcome_row(store: Store, flow_id: str, step: int) -> Row | None:
     """The row that settled a step."""
     return next((row for row in store.rows(flow_id, of=CLOSING_STEP) if row.step == step), None)

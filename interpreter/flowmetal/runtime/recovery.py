@@ -115,7 +115,7 @@ async def recover_flow(engine: Engine, flow_id: str, since: int) -> None:
         if child is not None:
             await recover_flow(engine, child, 0)
     rows = await engine.writer.call(engine.store.rows, flow_id)  # the flow may have gone on meanwhile
-    engine.wake(flow_id)
+    engine.watchers.wake(flow_id)
     engine.awaited.look_again(flow_id)
     engine.queues.look_again(flow_id, [row.kind for row in rows if row.kind in kinds.STATUS][-1])
     if rows[-1].kind not in kinds.ENDING:

@@ -43,7 +43,7 @@ def _check_order(flow_id: str, rows: list[Row]) -> None:
 
 
 def _check_steps(flow_id: str, rows: list[Row]) -> None:
-    asked = Counter(row.step for row in rows if row.kind in ASKING)
+    asked = Counter(row.step for row in rows if row.kind in ASKING and row.step is not None)
     assert all(n == 1 for n in asked.values()), f"{flow_id}: steps asked twice: {asked}"
     assert sorted(s for s in asked if s) == list(range(1, len([s for s in asked if s]) + 1)), f"{flow_id}: steps have gaps: {sorted(asked)}"
     open_: set[Any] = set()

@@ -236,9 +236,7 @@ def _steps(store: Store, flow_id: str) -> list[tuple[Any, ...]]:
     return [(step, op, came.get(step)) for step, op in sorted(asked.items())]
 
 
-def check(
-    program: Program, *, make_store: Callable[[Faults], Store] | None = None, of: Callable[[int], Iterable[Hardship]] | None = None
-) -> list[Outcome]:
+def check(program: Program, *, make_store: Callable[[Faults], Store] | None = None, of: Callable[[int], Iterable[Hardship]] | None = None) -> list[Outcome]:
     """Simulates a program exhaustively; raises AssertionError where a failure makes a difference.
 
     The calm run is always in memory; the others are where `make_store` says. `of` gives the hardships, by the number of commits.

@@ -13,6 +13,9 @@ ROOT = Path(__file__).parent.parent / "benchmarks"
 NAMES = ["steps", "message", "callback", "opening", "resume", "sleepers", "events", "killed", "command", "kernel"]
 
 
+WORKLOADS = ["W1", "W2", "W3", "W4", "W5", "W6", "W7"]
+
+
 def figures(*arguments: str) -> dict[str, float]:
     """What the command prints."""
     done = subprocess.run([sys.executable, str(ROOT / "run.py"), *arguments], capture_output=True, text=True, timeout=120, check=False)
@@ -32,3 +35,12 @@ def test_all_of_them_are_tested() -> None:
     done = subprocess.run([sys.executable, str(ROOT / "run.py"), "nothing"], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert done.stderr.rstrip().endswith(f"there are {', '.join(NAMES)}")
+
+
+def test_the_workloads_of_peers_run() -> None:
+    command = [sys.executable, str(ROOT / "peers.py"), "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    found = {line["workload"]: line for line in map(json.loads, done.stdout.splitlines())}
+    assert list(found) == WORKLOADS
+    assert (found["W5"]["lost"], found["W5"]["more"]) == (0, 0)

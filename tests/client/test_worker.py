@@ -196,3 +196,14 @@ def test_a_program_that_is_attached_gets_its_calls_answered_by_the_host(tmp_path
         assert done.returncode == 0, done.stderr
     assert lock_holder(store_at(path)) is None
     end_host(store_at(path))
+
+
+def test_functions_provided_one_after_the_other_are_all_asked_for_again(tmp_path: Path) -> None:
+    """What was asked for before the last function was provided does not stand in the way."""
+    with flowmetal.open(tmp_path / "x.duckdb") as fm:
+        fm.function("first")(lambda: 1)
+        fm.function("second")(lambda: 2)
+        fm.eval("(defforeign first []) (defforeign second []) (defflow both [] [(second) (first) (second) (second)])")
+        begun = time.monotonic()
+        assert [fm.start("both").result(timeout=20) for _ in range(3)] == [[2, 1, 2, 2]] * 3
+        assert time.monotonic() - begun < 20

@@ -20,6 +20,9 @@ from flowmetal.client.requires import load_requires, load_with_requires
 from flowmetal.client.worker import Worker
 from flowmetal.errors import FlowTimeout, SourceError, StoreError
 
+CONCURRENCY = 128
+"""Foreign calls that a program answers at the same time, and threads at most on which its `def`s run; they begin as needed."""
+
 
 class AsyncFlow:
     """A handle on one flow: its id, and what can be asked of it or done to it."""
@@ -181,7 +184,7 @@ class AsyncFlowmetal:
     async def provide(self, name: str, function: Callable[..., Any]) -> None:
         """Answers calls of the foreign function `name` with `function`, until this object is closed."""
         if self._worker is None:
-            self._worker = Worker(self._client)
+            self._worker = Worker(self._client, concurrency=CONCURRENCY)
         await self._worker.provide(name, function)
 
     def function(self, name: str | Callable[..., Any] | None = None) -> Any:

@@ -73,7 +73,8 @@ class Worker:
     functions: dict[str, Function] = field(default_factory=dict)
     _stopped: bool = False
     _looking: bool = False
-    _polls: set[asyncio.Task[list[Row]]] = field(default_factory=set)
+    _polls: dict[asyncio.Task[list[Row]], int] = field(default_factory=dict)
+    """Requests for work under way, with the number of functions that each names: one of an earlier time may lack some."""
     _calls: dict[asyncio.Task[None], asyncio.TimerHandle] = field(default_factory=dict)
     """Calls under way, with the time at which each extends its lease."""
     _beats: set[asyncio.Task[None]] = field(default_factory=set)
@@ -102,7 +103,7 @@ class Worker:
         free = self.concurrency - len(self._calls)
         if free > 0 and not self._stopped:
             poll = asyncio.get_running_loop().create_task(self._poll(free))
-            self._polls.add(poll)
+            self._polls[poll] = len(self.functions)
             poll.add_done_callback(self._polled)
 
     async def _poll(self, most: int) -> list[Row]:
@@ -114,21 +115,21 @@ class Worker:
             return []
 
     def _polled(self, poll: asyncio.Task[list[Row]]) -> None:
-        self._polls.discard(poll)
+        del self._polls[poll]
         if not poll.cancelled():
             for task in poll.result():
                 self._begin(task)
             self._look_for_more()
 
     def _look_for_more(self) -> None:
-        """Asks again, once for all the calls that end at about the same time, unless it is asking already."""
+        """Asks again, once for all the calls that end at about the same time, unless it is asking for all functions already."""
         if not self._looking:
             self._looking = True
             asyncio.get_running_loop().call_soon(self._look)
 
     def _look(self) -> None:
         self._looking = False
-        if not self._polls:
+        if len(self.functions) not in self._polls.values():
             self._ask()
 
     def _begin(self, task: Row) -> None:

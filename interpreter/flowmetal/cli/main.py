@@ -40,6 +40,8 @@ COMMANDS = {
     "terminate": "control:terminate",
     "send": "control:send",
     "publish": "topics:publish",
+    "schedules": "schedules:schedules",
+    "backfill": "schedules:backfill",
     "worker": "worker:worker",
     "sql": "query:sql",
     "token": "serve:token",

@@ -81,6 +81,18 @@ class Client(Protocol):
     async def control(self, flow_id: str, action: str, *, reason: str | None = None) -> Row:
         """`pause`, `resume`, `cancel` or `terminate`; the flow's row afterwards."""
 
+    async def schedules(self) -> list[Row]:
+        """The rows of the view `schedules`, by name."""
+
+    async def control_schedule(self, name: str, action: str) -> Row:
+        """`pause`, `resume` or `trigger` (then `flow_id` is the flow that began)."""
+
+    async def schedule_times(self, name: str, since: str, until: str) -> list[str]:
+        """The times of a schedule between two instants, both included."""
+
+    async def begin_scheduled(self, name: str, at: str) -> str:
+        """Begins the flow that a schedule begins for a time, if there is none yet; its id."""
+
     async def sql(self, sql: str, params: Sequence[Any] | None = None) -> Relation:
         """One SELECT over the store's views, read only."""
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flowmetal.client.client import ENDED, ENDING_KINDS, Row, new_request_id
 from flowmetal.client.relation import Relation
 from flowmetal.lang.plain import from_plain
+from flowmetal.lang.values import Instant
 
 if TYPE_CHECKING:
     from flowmetal.client.host import Host
@@ -118,6 +119,27 @@ class LocalClient:
     async def control(self, flow_id: str, action: str, *, reason: str | None = None) -> Row:
         """See `Client`."""
         return await self._on_engine(self._engine.control(flow_id, action, reason=reason, by=self._by))
+
+    async def schedules(self) -> list[Row]:
+        """See `Client`."""
+        return (await self._on_engine(self._engine.sql("SELECT * FROM schedules ORDER BY name"))).plain()
+
+    async def control_schedule(self, name: str, action: str) -> Row:
+        """See `Client`."""
+        return await self._on_engine(self._engine.schedules.control(name, action, self._by, new_request_id()))
+
+    async def schedule_times(self, name: str, since: str, until: str) -> list[str]:
+        """See `Client`."""
+
+        async def times() -> list[str]:
+            found = self._engine.schedules.times(name, Instant.parse(since).micros, Instant.parse(until).micros)
+            return [Instant(at).format() for at in found]
+
+        return await self._on_engine(times())
+
+    async def begin_scheduled(self, name: str, at: str) -> str:
+        """See `Client`."""
+        return (await self._on_engine(self._engine.schedules.begin_for(name, Instant.parse(at).micros, self._by)))[0]
 
     async def sql(self, sql: str, params: Sequence[Any] | None = None) -> Relation:
         """See `Client`."""

@@ -185,6 +185,24 @@ class RemoteClient:
         body = {} if reason is None else {"reason": reason}
         return _object(await self._call("POST", _path(flow_id, action), body, key=new_request_id()))
 
+    async def schedules(self) -> list[Row]:
+        """See `Client`."""
+        return list(_object(await self._call("GET", "/v1/schedules"))["items"])
+
+    async def control_schedule(self, name: str, action: str) -> Row:
+        """See `Client`."""
+        return _object(await self._call("POST", f"/v1/schedules/{quote(name, safe='')}/{action}", {}, key=new_request_id()))
+
+    async def schedule_times(self, name: str, since: str, until: str) -> list[str]:
+        """See `Client`."""
+        query = f"from={quote(since, safe='')}&to={quote(until, safe='')}"
+        return list(_object(await self._call("GET", f"/v1/schedules/{quote(name, safe='')}/times?{query}"))["times"])
+
+    async def begin_scheduled(self, name: str, at: str) -> str:
+        """See `Client`."""
+        answer = await self._call("POST", f"/v1/schedules/{quote(name, safe='')}/begin", {"at": at}, key=new_request_id())
+        return str(_object(answer)["flow_id"])
+
     async def sql(self, sql: str, params: Sequence[Any] | None = None) -> Relation:
         """See `Client`."""
         body: Row = {"sql": sql}

@@ -10,6 +10,7 @@ PROGRAMS = """\
 (defflow nap "Sleeps for an hour." [] (sleep #dur "1h") :rested)
 (defflow greet "Says hello." [who] (str "hello " who))
 (defflow echo "Gives its next message back." [] (receive))
+(defflow count-down "Begins anew until it comes to zero." [n] (if (pos? n) (continue-as (dec n)) :zero))
 (defflow clerk "Answers one question." [] (reply (receive) {:total 42}))
 """
 """What examples may use besides the library."""
@@ -53,6 +54,7 @@ EFFECT_EXAMPLES = {
     "flow/callback": "(let [c (callback)] (http/post (:url c) {:json {:paid true}}) @c) ;=> {:paid true}",
     "flow/cancel!": '(let [h (start nap)] (cancel! h "no longer needed") (settle!) (status h)) ;=> :cancelled',
     "flow/checkpoint": '(checkpoint "charged") ;=> nil',
+    "flow/continue-as": "@(start count-down 3) ;=> :zero",
     "flow/flows": '(do (start-with {:id "n-1"} nap) (contains? (set (map :flow_id (flows))) "n-1")) ;=> true',
     "flow/history": '(let [h (start greet "Ada")] @h (mapv :kind (history h))) ;=> ["flow-started" "flow-completed"]',
     "flow/log": '(log {:step "charged"}) ;=> nil',

@@ -36,6 +36,7 @@ GRACE = 60_000_000
 """Microseconds after which a time that nobody saw to counts as missed."""
 DUE = kw("schedule/due")
 """An argument that stands for the time for which a flow is begun."""
+MOST_TIMES = 10_000
 ONE = Map.of([(kw("concurrency"), 1)])
 CATCH_UP = ("none", "one", "all")
 OVERLAP = ("skip", "queue", "all")
@@ -152,10 +153,7 @@ class Schedules:
 
     async def control(self, name: str, action: str, by: str = "", request_id: str | None = None) -> dict[str, Any]:
         """`pause`, `resume` or `trigger`: the name, and what came of it. Raises LispError for a schedule that is none."""
-        schedule = self.known.get(name)
-        if schedule is None:
-            known = ", ".join(sorted(self.known)) or "there are none"
-            raise LispError(f"there is no schedule {name}; known are: {known}", type="value")
+        schedule = self._named(name)
         if action == "trigger":
             return {"name": name, "flow_id": await self._trigger(schedule, by, request_id or self.engine.chance.uuid().hex)}
         if action not in ("pause", "resume"):
@@ -166,6 +164,13 @@ class Schedules:
             await self._write(kind, {"name": name, "by": by, "next_due_at": _text(after)})
             self._arm(schedule)
         return {"name": name, "paused": schedule.paused, "next_due_at": _text(schedule.next_at)}
+
+    def _named(self, name: str) -> Schedule:
+        schedule = self.known.get(name)
+        if schedule is None:
+            known = ", ".join(sorted(self.known)) or "there are none"
+            raise LispError(f"there is no schedule {name}; known are: {known}", type="value")
+        return schedule
 
     async def _write(self, kind: str, facts: dict[str, Any], key: str | None = None) -> None:
         draft = Draft(kind, None, None, facts, key=key, at=self.engine.clock.now())
@@ -251,13 +256,21 @@ class Schedules:
         self._note(fired)
         return flow_id
 
-    async def times(self, name: str, since: int, until: int) -> list[int]:
-        """The due times of a schedule between two moments, both included."""
-        found, at = [], since - 1
-        while (due := self.known[name].calendar.after(at)) is not None and due <= until:
+    def times(self, name: str, since: int, until: int) -> list[int]:
+        """The due times of a schedule between two moments, both included; no more than `MOST_TIMES`."""
+        found, at, times = [], since - 1, self._named(name).calendar
+        while (due := times.after(at)) is not None and due <= until and len(found) < MOST_TIMES:
             found.append(due)
             at = due
         return found
+
+    async def begin_for(self, name: str, due: int, by: str) -> tuple[str, bool]:
+        """Begins the flow of a time, past or not, unless there is one: its id, and whether this call made it."""
+        schedule, flow_id = self._named(name), flow_id_for(name, due)
+        if await self.engine.writer.call(self.engine.store.last_seq, flow_id) > 0:
+            return flow_id, False
+        await self._start(schedule, flow_id, due, {"triggered": True, "for": _text(due), "by": by, "next_due_at": _text(schedule.next_at)}, flow_id)
+        return flow_id, True
 
 
 def _calendar(options: Map, start: int) -> Calendar:

@@ -195,6 +195,7 @@ _BUILD: dict[str, Callable[..., Any]] = {
     "secret": lambda d, *parts: Secret(tuple(part if isinstance(part, str) else (part.name,) for part in map(d.ref, parts))),
     "prim": lambda d, ns, name: TABLE[ns, name],
     "op": lambda d, ns, name: OPS[ns, name],
+    "shared": lambda d, id_, begins: f.SharedAtom(id_, d.ref(begins)),
 }
 
 

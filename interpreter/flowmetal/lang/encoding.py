@@ -263,6 +263,7 @@ _ENCODE: dict[type, Callable[[Encoder, int, Any], list[Any]]] = {
     f.Callback: _callback,
     f.FlowHandle: _handle,
     f.Atom: _atom,
+    f.SharedAtom: lambda e, i, x: ["shared", x.id, e.ref(x.begins)],
     Transient: _transient,
     f.Delay: lambda e, i, x: ["delay", e.ref(x.function), e.ref(x.value)],
     f.FlowProgram: lambda e, i, x: ["flow", x.ns, x.name, e.ref(x.body)],

@@ -337,6 +337,26 @@ class Atom:
         return f"#atom[{pr_str(self.value)}]"
 
 
+class SharedAtom:
+    """An atom that was given to a top-level `def`: its value is in the store, and every look at it is a step."""
+
+    __slots__ = ("begins", "id")
+
+    def __init__(self, id: str, begins: Any) -> None:
+        self.id = id
+        self.begins = begins
+
+    def flowmetal_repr(self) -> str:
+        """`#atom[its name]`."""
+        return f"#atom[{self.id.rpartition('-')[0]}]"
+
+    def __eq__(self, other: Any) -> bool:
+        return isinstance(other, SharedAtom) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+
 class Delay:
     """A value that is computed when it is first asked for: until then, the function that gives it."""
 
@@ -433,5 +453,5 @@ def error_type(error: ErrorValue) -> Keyword:
 
 __all__ = [
     "CANCELLED", "CONTINUED", "DONE", "FAILED", "OPEN", "PENDING", "Arity", "Atom", "Callback", "Closure", "Code", "Delay", "FlowHandle", "FlowProgram",
-    "ForeignStub", "MachineOp", "MultiFn", "Promise", "Root", "Symbol", "error_type", "is_function",
+    "ForeignStub", "MachineOp", "MultiFn", "Promise", "Root", "SharedAtom", "Symbol", "error_type", "is_function",
 ]  # fmt: skip

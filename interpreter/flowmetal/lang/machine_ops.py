@@ -11,7 +11,7 @@ from typing import Any
 import flowmetal.lang.primitives  # noqa: F401  fills the tables
 from flowmetal.errors import LispError
 from flowmetal.lang.frames import Fiber
-from flowmetal.lang.functions import OPEN, Atom, Closure, Delay, MachineOp, Promise, leaf_function
+from flowmetal.lang.functions import OPEN, Atom, Closure, Delay, MachineOp, Promise, SharedAtom, leaf_function
 from flowmetal.lang.machine import Machine
 from flowmetal.lang.persistent import List, Vector
 from flowmetal.lang.primitives.checks import wrong
@@ -94,7 +94,22 @@ def _held(who: Any, a: Any) -> Any:
 
 @primitive("core", "atom?", "([x])", "Whether x is an atom.", "(atom? (atom 1)) ;=> true")
 def _is_atom(x: Any) -> bool:
-    return isinstance(x, Atom)
+    return isinstance(x, (Atom, SharedAtom))
+
+
+@primitive("core", "shared-atom?*", "([x])", "Whether x is an atom that was given to a top-level def.")
+def _is_shared(x: Any) -> bool:
+    return isinstance(x, SharedAtom)
+
+
+def ask_shared(m: Machine, fiber: Fiber, name: str, a: SharedAtom, args: list[Any]) -> Any:
+    """One step on a shared atom."""
+    return m.ask(fiber, name, a.id, [a.begins, *args])
+
+
+@op("core", "change-shared*", 3, 3, "([name atom args])", "One step that changes a shared atom; swap! and its like are made of it.")
+def _change_shared(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
+    return ask_shared(m, fiber, args[0], args[1], list(args[2]))
 
 
 def _need_atom(a: Any) -> Atom:
@@ -105,12 +120,16 @@ def _need_atom(a: Any) -> Atom:
 
 @op("core", "reset!", 2, 2, "([atom value])", "Sets an atom; gives the value.", "(reset! (atom 1) 2) ;=> 2")
 def _reset(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
+    if isinstance(args[0], SharedAtom):
+        return ask_shared(m, fiber, "reset!", args[0], args[1:])
     _need_atom(args[0]).value = args[1]
     return args[1]
 
 
 @op("core", "compare-and-set!", 3, 3, "([atom old new])", "Sets an atom if it holds old; whether it did.")
 def _compare_and_set(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
+    if isinstance(args[0], SharedAtom):
+        return ask_shared(m, fiber, "compare-and-set!", args[0], args[1:])
     a = _need_atom(args[0])
     if a.value is args[1] or a.value == args[1]:
         a.value = args[2]
@@ -159,6 +178,8 @@ def _deref(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     x = args[0]
     if isinstance(x, Atom):
         return x.value
+    if isinstance(x, SharedAtom):
+        return ask_shared(m, fiber, "deref", x, [])
     if isinstance(x, Delay):
         return x.value if x.function is None else m.call_library(fiber, "compute-delay*", [x])
     if isinstance(x, Var):

@@ -22,6 +22,7 @@ from flowmetal.lang.printer import pr_str
 from flowmetal.lang.requests import Define
 from flowmetal.lang.session import Session
 from flowmetal.runtime.process import loader
+from flowmetal.runtime.shared_atoms import shared
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Row
 
@@ -64,7 +65,8 @@ class DefinitionsLog:
 
     def row(self, d: Define, flow_id: str | None) -> Row:
         """The row of one definition; raises LispError where its value cannot be kept."""
-        exact = _encode(d.value, flow_id)
+        value = shared(d)
+        exact = _encode(value, flow_id)
         root = d.root
         data = {
             "ns": d.ns, "name": d.name, "kind": d.kind, "source": root.text, "hash": definition_hash(d, exact), "doc": _text(d.meta.get("doc")),

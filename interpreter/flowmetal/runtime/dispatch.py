@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 WAITING_OPS = frozenset({"timer", "sleep", "callback", "receive", "call", "begin"})
 """Steps that are settled by time, by the outside or by other flows: nothing is sent for them."""
-LEAVING = frozenset({"send", "ask", "reply", "publish"})
+LEAVING = frozenset({"send", "ask", "reply", "publish", "swap!", "swap-vals!"})
 """Steps whose arguments go to other flows."""
 LATEST = Instant.parse("9999-12-31T23:59:59Z").micros
 """The last time that something can be due."""
@@ -206,6 +206,7 @@ class Dispatcher:
         step, op = draft.step, draft.facts["op"]
         connector = self.connector(op)
         assert step is not None and connector is not None
+        sending = self.calls[flow_id, step]
         if attempts and attempts[-1].kind == kinds.ATTEMPT_STARTED:
             outcome: Completed | Failed = _interrupted(draft, attempts[-1])
         else:
@@ -218,11 +219,10 @@ class Dispatcher:
             done = Draft(kinds.EFFECT_COMPLETED, step, None, facts, {"result": outcome.value})
         else:
             done = Draft(kinds.EFFECT_FAILED, step, None, facts, {"error": ErrorValue(kw(outcome.type), outcome.message, outcome.data)})
-        await self._record(flow_id, self._outcome(flow_id, step, done))
+        await self._record(flow_id, self._outcome(sending, step, done))
 
-    def _outcome(self, flow_id: str, step: int, draft: Draft) -> Make:
+    def _outcome(self, sending: Sending, step: int, draft: Draft) -> Make:
         """The row of an outcome from outside. Late for a step that was withdrawn meanwhile, it is recorded, and changes nothing."""
-        sending = self.calls[flow_id, step]
 
         def make(process: Process) -> Draft | None:
             late, sending.withdrawn = sending.withdrawn, False
@@ -248,7 +248,7 @@ class Dispatcher:
             draft.facts["op"], draft.facts["target"], tuple(draft.values["args"]), draft.values.get("options") or EMPTY_MAP, flow_id, run, step,
             f"{run}/{step}", attempt=last.facts["attempt"] + 1 if last else 1,
             not_before=Instant.parse(last.facts["next_at"]).micros if last else None,
-            attempt_started=attempt_started, attempt_failed=attempt_failed,
+            elapsed=max(0, self.engine.clock.now() - draft.at) / 1e6, attempt_started=attempt_started, attempt_failed=attempt_failed,
         )  # fmt: skip
 
     async def _record(self, flow_id: str, make: Make) -> None:

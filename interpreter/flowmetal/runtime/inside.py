@@ -12,7 +12,7 @@ from flowmetal.errors import FlowEnded
 from flowmetal.lang.persistent import EMPTY_MAP, Map
 from flowmetal.lang.plain import from_plain
 from flowmetal.lang.values import Keyword, kw
-from flowmetal.runtime import history
+from flowmetal.runtime import history, shared_atoms
 from flowmetal.runtime.control import WRITES, control
 from flowmetal.runtime.process import Process, loader
 from flowmetal.runtime.rows import Draft
@@ -21,7 +21,7 @@ from flowmetal.store import kinds
 if TYPE_CHECKING:
     from flowmetal.runtime.engine import Engine
 
-OPS = frozenset({
+OPS = shared_atoms.OPS | frozenset({
     "send", "publish", "subscribe", "topic", "pause", "resume", "cancel", "terminate", "status", "history", "flows", "state-at", "promise-status",
     "queue", "schedule", "unschedule",
 })  # fmt: skip
@@ -36,6 +36,8 @@ async def perform(engine: Engine, sender: str, key: str, draft: Draft) -> Any:
         return (await engine.topics.publish(target, args[0], key=key, source="flow", by=sender))[0]
     if op == "subscribe":
         return await engine.topics.position(target, args[0].get(kw("from")))
+    if op in shared_atoms.OPS:
+        return await shared_atoms.perform(engine, op, target, args, key, sender)
     if op == "queue":
         return await engine.queues.declare(target, args[0], key, sender)
     if op == "schedule":

@@ -155,7 +155,7 @@ class DuckDBMachine(LogMachine):
 
 LONG = settings.get_current_profile_name() == "long"
 TestMemoryModel = MemoryMachine.TestCase
-TestMemoryModel.settings = settings(max_examples=300 if LONG else 30, stateful_step_count=20 if LONG else 12)
+TestMemoryModel.settings = settings(max_examples=300 if LONG else 20, stateful_step_count=20 if LONG else 12)
 TestDuckDBModel = DuckDBMachine.TestCase
 TestDuckDBModel.settings = settings(
     max_examples=200 if LONG else 10, stateful_step_count=20 if LONG else 10, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]

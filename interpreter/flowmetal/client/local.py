@@ -122,7 +122,8 @@ class LocalClient:
 
     async def schedules(self) -> list[Row]:
         """See `Client`."""
-        return (await self._on_engine(self._engine.sql("SELECT * FROM schedules ORDER BY name"))).plain()
+        rows: list[Row] = (await self._on_engine(self._engine.sql("SELECT * FROM schedules ORDER BY name"))).plain()
+        return rows
 
     async def control_schedule(self, name: str, action: str) -> Row:
         """See `Client`."""
@@ -139,7 +140,8 @@ class LocalClient:
 
     async def begin_scheduled(self, name: str, at: str) -> str:
         """See `Client`."""
-        return (await self._on_engine(self._engine.schedules.begin_for(name, Instant.parse(at).micros, self._by)))[0]
+        flow_id: str = (await self._on_engine(self._engine.schedules.begin_for(name, Instant.parse(at).micros, self._by)))[0]
+        return flow_id
 
     async def sql(self, sql: str, params: Sequence[Any] | None = None) -> Relation:
         """See `Client`."""

@@ -85,16 +85,18 @@ class Worker:
         self.functions[name] = function
         self._ask()
 
-    async def stop(self, grace: float = 5.0) -> None:
-        """Takes no more work; what is under way has `grace` seconds to end. What has not is done again elsewhere, under its key."""
+    async def stop(self, grace: float = 5.0) -> bool:
+        """Takes no more work; what is under way has `grace` seconds to end. What has not is done again elsewhere, under its key: then false."""
         self._stopped = True
         await _cancelled(self._polls)
+        left: set[asyncio.Task[None]] = set()
         if self._calls:
-            await asyncio.wait(self._calls, timeout=grace)
+            _, left = await asyncio.wait(self._calls, timeout=grace)
         await _cancelled(self._calls)
         await _cancelled(self._beats)
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
+        return not left
 
     # Work
 

@@ -263,7 +263,8 @@ def require_spec(an: Analyzer, spec: Any, aliases: dict[str, str], refers: dict[
         raise an.error(f"expected a namespace or [namespace :as alias], but found {pr_str(spec)}", spec)
     target = an.definitions.resolve_ns(str(spec.nth(0)), an.ns, an.version)
     if target not in an.definitions.spaces:
-        raise an.error(f"there is no namespace {target}", spec, "compile/unresolved", f"its file would be {target.replace('.', '/')}.flow, beside the file that requires it or in a folder of FLOWMETAL_PATH")
+        hint = f"its file would be {target.replace('.', '/')}.flow, beside the file that requires it or in a folder of FLOWMETAL_PATH"
+        raise an.error(f"there is no namespace {target}", spec, "compile/unresolved", hint)
     options = list(spec)[1:]
     for key, value in zip(options[::2], options[1::2], strict=False):
         if key is _kw("as"):

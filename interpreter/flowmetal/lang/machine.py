@@ -143,7 +143,7 @@ class Machine(Fibers):
                 except Unrealized as e:
                     self._realize(fiber, e)
                     fuel -= 1
-                except Exception as e:
+                except Exception as e:  # noqa: BLE001  it becomes the program's error, whatever it is
                     fiber.error = error_value(e, fiber.frames[-1].span if fiber.frames else None)
                     fuel -= 1
         return fuel

@@ -35,7 +35,7 @@ INSTEAD = {
             "gen-class",
             "proxy",
             "bean",
-                    "monitor-enter",
+            "monitor-enter",
             "monitor-exit",
             "monitor",
             "definline",

@@ -258,7 +258,8 @@ class Schedules:
 
     def times(self, name: str, since: int, until: int) -> list[int]:
         """The due times of a schedule between two moments, both included; no more than `MOST_TIMES`."""
-        found, at, times = [], since - 1, self._named(name).calendar
+        found: list[int] = []
+        at, times = since - 1, self._named(name).calendar
         while (due := times.after(at)) is not None and due <= until and len(found) < MOST_TIMES:
             found.append(due)
             at = due

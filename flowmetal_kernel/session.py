@@ -182,7 +182,7 @@ class _Shown:
     def take(self, row: dict[str, Any]) -> None:
         self.seq = max(self.seq, int(row["seq"]))
         data = row.get("data")
-        if row["kind"] == "output" and isinstance(data, dict):
+        if row["kind"] in ("output", "truncated") and isinstance(data, dict):
             self._output(str(data.get("text", "")))
 
 

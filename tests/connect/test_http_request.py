@@ -294,6 +294,23 @@ def test_attempt_timeout_and_timeout(peer: Peer) -> None:
     assert (error.type, error.attempts) == ("http/timeout", 1)
 
 
+def test_timeout_counts_from_the_request(peer: Peer) -> None:
+    """A call that is taken up after a restart has only what is left of its time; with nothing left, nothing is sent."""
+    args = (from_plain({"url": f"{peer.url}/echo", "timeout": 30}),)
+
+    async def scene() -> Outcome:
+        connector = HttpConnector()
+        try:
+            return await connector.perform(Call("http/get", args[0].get(kw("url")), args, elapsed=31.0))
+        finally:
+            await connector.close()
+
+    before = len(peer.seen)
+    error = failed(asyncio.run(scene()))
+    assert error.type == "http/timeout"
+    assert len(peer.seen) == before
+
+
 def test_timeout_covers_the_retries(peer: Peer) -> None:
     peer.failures = 99
 

@@ -116,6 +116,19 @@ async def test_a_failed_attempt_and_its_next_time_are_on_disk_before_the_back_of
 
 
 @scene
+async def test_the_time_of_a_call_counts_from_its_request(b: Bench) -> None:
+    b.world = stuck = Stuck()  # type: ignore[assignment]
+    await b.restart()
+    await b.load('(defflow main [] (http/get "http://x/" {:timeout #dur "1m"}))')
+    await b.engine.start_flow("main", [])
+    await reach(b, 1, stuck)
+    b.clock.time += 30_000_000
+    await b.restart()
+    await reach(b, 2, stuck)
+    assert [call.elapsed for call in stuck.calls] == [0.0, 30.0]
+
+
+@scene
 async def test_at_most_once_is_interrupted_only_after_its_sending_began(b: Bench) -> None:
     sent: list[int] = []
 

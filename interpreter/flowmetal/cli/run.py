@@ -124,7 +124,7 @@ async def _follow_output(client: Client, flow_id: str) -> int:
 def show_output(row: Row) -> None:
     """Prints an `output` event to stderr, and says that the flow is paused; other events are passed over."""
     data = row.get("data") or {}
-    if row["kind"] == "output":
+    if row["kind"] in ("output", "truncated"):
         click.echo(str(data.get("text", "")), nl=False, err=True)
     elif row["kind"] == "flow-paused":
         remark(f"flow {row['flow_id']} is paused ({data.get('reason') or 'nobody said why'}); it goes on after: flowmetal resume {row['flow_id']}")

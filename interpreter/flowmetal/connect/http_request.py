@@ -99,7 +99,7 @@ class HttpConnector:
             return Failed(error.type, error.message, error.data, attempts=call.attempt - 1)
         progress = _Progress(call.attempt)
         try:
-            async with asyncio.timeout(request.timeout):
+            async with asyncio.timeout(None if request.timeout is None else max(0.0, request.timeout - call.elapsed)):
                 return await self._attempts(call, request, progress)
         except TimeoutError:
             return _out_of_time(request, progress)

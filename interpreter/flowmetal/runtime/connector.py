@@ -53,7 +53,8 @@ class Call:
 
     `args` and `options` are language values. `attempt` is the number that the first attempt made
     now has: more than 1 when earlier ones are on record; `not_before` (microseconds since the
-    epoch) is then the recorded time before which it must not be made.
+    epoch) is then the recorded time before which it must not be made. `elapsed` are the seconds since
+    the request was made: much, when the engine was down meanwhile.
 
     `attempt_started(n)` commits a row before the n-th sending of an at-most-once call;
     `attempt_failed(n, error, next_at)` commits one before a back-off of a second or more.
@@ -69,6 +70,7 @@ class Call:
     idempotency_key: str = ""
     attempt: int = 1
     not_before: int | None = None
+    elapsed: float = 0.0
     attempt_started: Callable[[int], Awaitable[None]] = field(default=_unrecorded_start, repr=False)
     attempt_failed: Callable[[int, Failed, int], Awaitable[None]] = field(default=_unrecorded_failure, repr=False)
 

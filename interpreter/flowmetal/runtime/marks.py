@@ -28,6 +28,7 @@ PRINTED_LIMIT = 100_000
 """Characters of a cell's value as it is shown."""
 OUTPUT_LIMIT = 1 << 20
 """Bytes of UTF-8 that a flow may print; one row says that there was more."""
+TRUNCATED = "\n[what the flow prints from here on is not kept: it is over 1 MiB]\n"
 
 
 class Recorded:
@@ -71,7 +72,7 @@ def printed(text: str, fiber: int, before: int) -> tuple[list[Draft], int]:
         return [], total
     kept = body[: OUTPUT_LIMIT - before].decode("utf-8", "ignore")
     rows = [Draft(kinds.OUTPUT, None, fiber, {"text": kept})] if kept else []
-    return [*rows, Draft(kinds.TRUNCATED, None, fiber, {"limit": OUTPUT_LIMIT})], total
+    return [*rows, Draft(kinds.TRUNCATED, None, fiber, {"limit": OUTPUT_LIMIT, "text": TRUNCATED})], total
 
 
 def mark(action: Action, state: State, cancel_asked: bool) -> Draft:

@@ -264,6 +264,7 @@ STEPS = """
 (defflow answering [] (let [m (receive)] (reply m 1)))
 (ask (start answering) {:q 1}) (topic "t" {}) (publish "t" 1) (let [s (subscribe "t" {:from :start})] (next-event s))
 (queue :q {:concurrency 1}) (schedule :s #dur "1d" sub) (unschedule :s) (defflow again [n] (if (zero? n) 0 (continue-as (dec n)))) (again 1)
+(def box (atom 0)) @box (swap! box inc) (swap-vals! box inc) (reset! box 1) (reset-vals! box 2) (compare-and-set! box 2 3)
 (sh ["true"]) (sql/query "postgresql://x/y" "SELECT 1")
 """
 """Every form that asks the outside for something."""

@@ -39,6 +39,14 @@ PROGRAMS = {
              ([] (continue-as 2))
              ([n] (let [p (async (sleep #dur "1d"))] (work n) (println n) (if (pos? n) (continue-as (dec n)) :over))))"""
     ),
+    "pause on failure": Program(
+        """(defforeign work [n])
+           (defflow leaf [] (try (work 1) (sleep #dur "1s") (throw (ex-info "bad" {:type :my/bad})) (finally (work 2))))
+           (defflow main []
+             (let [h (start-with {:on-failure :pause} leaf)]
+               (sleep #dur "1h")
+               [(status h) (do (resume! h) (try @h (catch :my/bad e :bad)))]))"""
+    ),
     "deadline": Program(
         """(defforeign work [n])
            (defflow leaf [] (try (sleep #dur "1d") (finally (work 1))))

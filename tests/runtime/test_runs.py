@@ -139,3 +139,27 @@ def test_what_start_with_does_not_know_is_refused() -> None:
     held("""(is (thrown? :type (start-with {:timeout 3} nap #dur "1s")))
       (is (thrown? :value (start-with {:on-failure :retry} nap #dur "1s")))
       (is (thrown? :value (start-with {:colour :red} nap #dur "1s")))""")
+
+
+FAILING = """
+(defforeign undo [n])
+(defflow fails [] (saga (on-rollback (undo 1)) (now) (try (/ 1 0) (catch :my/other e 0) (finally (undo 2)))))
+(defflow catches [] (try (/ 1 0) (catch :arithmetic e :caught)))
+"""
+
+
+def test_a_flow_that_is_to_pause_on_failure_stops_where_it_failed_before_anything_is_undone() -> None:
+    (result,) = run_source(f"""{FAILING}(deftest it
+      (with-foreign {{undo (fn [n] nil)}}
+        (let [h (start-with {{:on-failure :pause}} fails) waiter (async (deref h))]
+          (settle!)
+          (is (= :paused (status h)))
+          (is (= [] (calls 'undo)))
+          (is (= :open (promise-status waiter)))
+          (is (= 1 (get-in (last (history h)) [:data :step])))
+          (resume! h)
+          (is (thrown? :arithmetic @h))
+          (is (= [[2] [1]] (calls 'undo)))
+          (is (= :failed (status h)))
+          (is (= :caught @(start-with {{:on-failure :pause}} catches))))))""")
+    assert result.ok, result

@@ -36,7 +36,7 @@ from flowmetal.lang.primitives.registry import Primitive, plural
 from flowmetal.lang.printer import pr_str
 from flowmetal.lang.python_tier import TURN, Abandon, Tier, enter, enter_loop, turn
 from flowmetal.lang.requests import Request
-from flowmetal.lang.thrown import StopAt, Thrown, error_value, trace
+from flowmetal.lang.thrown import Held, StopAt, Thrown, error_value, trace
 from flowmetal.lang.values import ErrorValue, Var, kw
 
 MAX_FRAMES = 10_000
@@ -60,6 +60,8 @@ class Machine(Fibers):
         """Called with each request before it is made; what it raises is thrown into the program."""
         self.tiers = True
         """Whether pure code may run as Python functions; for tests that compare both ways."""
+        self.hold = False
+        """Whether `run` raises `Held` for an error that nothing in the flow's first fiber would catch, before anything is unwound."""
         self.stop_at: int | None = None
         """A step at whose request `run` raises `StopAt`: to look at the state there."""
 
@@ -378,6 +380,9 @@ class Machine(Fibers):
             own = error.span is not None and not error.span.source.library
             place = error.span if own else self._place(fiber)[0]
             error = ErrorValue(error.type, error.message, error.data, error.cause, place, trace(fiber))
+        if self.hold and fiber.promise is self.state.main and error.type not in (CANCELLED, CONTINUED) and not _caught(fiber, error):
+            fiber.error = error
+            raise Held(error)
         fiber.value, fiber.error = PENDING, None
         while frames:
             frame = frames[-1]
@@ -452,6 +457,21 @@ def _catch(m: Machine, fiber: Fiber, frame: Frame, ins: tuple[Any, ...]) -> None
         frame.locals[error_slot] = None
     else:
         frame.pc = otherwise
+
+
+def _caught(fiber: Fiber, error: ErrorValue) -> bool:
+    """Whether some `catch` around a fiber takes an error. A saga throws it again after its rollbacks, so that it does not count."""
+    for frame in fiber.frames:
+        code = frame.arity.code
+        if code.root.prelude is not None and code.name in ("saga*", "undoable*"):
+            continue
+        for pc, *_ in frame.handlers:
+            ins = frame.arity.instructions[pc]
+            while ins[0] == c.CATCH:
+                if ins[2] is error.type or ins[2] is DEFAULT:
+                    return True
+                ins = frame.arity.instructions[ins[4]]
+    return False
 
 
 def _is_cancel(fiber: Fiber, error: Any) -> bool:

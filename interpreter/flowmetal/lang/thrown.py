@@ -16,6 +16,14 @@ from flowmetal.lang.values import ErrorValue, kw
 MAX_TRACE = 40
 
 
+class Held(BaseException):
+    """The flow has failed, and stops where it stands: nothing was unwound."""
+
+    def __init__(self, error: ErrorValue) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
 class StopAt(BaseException):
     """The machine stands at the request that it was asked to stop at."""
 

@@ -74,6 +74,10 @@ class Book:
         """Arrivals that are in the log and not yet taken by the machine."""
         self.parent_call: tuple[str, int] | None = None
         """The flow that called this one, and its step."""
+        self.failed = False
+        """It is paused because it has failed."""
+        self.let_fail = False
+        """It has failed, was paused for that, and goes on to its end."""
         self.terms: dict[str, Any] = {}
         """What was said of the whole flow at its start: `timeout` (microseconds), `on_failure`."""
         self.rows_since_snapshot = 0
@@ -120,6 +124,13 @@ class Book:
     def _recorded(self, draft: Draft) -> None:
         if draft.facts.get("with_parent"):
             self.children.add(draft.facts["child"])
+
+    def _paused(self, draft: Draft) -> None:
+        self.failed = bool(draft.facts.get("failed"))
+
+    def _resumed(self, draft: Draft) -> None:
+        if self.failed:
+            self.let_fail = True
 
     def _outcome(self, draft: Draft) -> None:
         assert draft.step is not None
@@ -190,7 +201,8 @@ class Book:
 
 
 _RULES = {
-    kinds.FLOW_STARTED: Book._started, kinds.FLOW_CONTINUED: Book._continued, kinds.EFFECT_REQUESTED: Book._requested, kinds.VALUE_RECORDED: Book._recorded,
+    kinds.FLOW_PAUSED: Book._paused, kinds.FLOW_RESUMED: Book._resumed, kinds.FLOW_STARTED: Book._started, kinds.FLOW_CONTINUED: Book._continued,
+    kinds.EFFECT_REQUESTED: Book._requested, kinds.VALUE_RECORDED: Book._recorded,
     kinds.EFFECT_COMPLETED: Book._outcome, kinds.EFFECT_FAILED: Book._outcome, kinds.EFFECT_CANCELLED: Book._cancelled,
     kinds.AWAIT: Book._await, kinds.AWAIT_SETTLED: Book._await_settled, kinds.MESSAGE_RECEIVED: Book._message, kinds.CANCEL_REQUESTED: Book._cancel,
 }  # fmt: skip

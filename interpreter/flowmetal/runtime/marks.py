@@ -98,6 +98,12 @@ def mark(action: Action, state: State, cancel_asked: bool) -> Draft:
     return _ending(kind, action.value, action.error, state)
 
 
+def held(error: ErrorValue, step: int) -> Draft:
+    """The row of a flow that has failed and is paused there; `step` is the last one that it asked for."""
+    facts = {"reason": f"it has failed: {error.message}", "by": "engine", "failed": True, "step": step, "rendered": render(error)}
+    return Draft(kinds.FLOW_PAUSED, None, None, facts, {"error": error})
+
+
 def _continued(error: ErrorValue, state: State) -> Draft:
     """The first row of the next run: it goes on counting steps and fibers, so that no two of one flow have the same number."""
     assert error.data is not None

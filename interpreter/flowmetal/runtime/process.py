@@ -20,7 +20,7 @@ from flowmetal.lang.machine import Machine
 from flowmetal.lang.persistent import Vector
 from flowmetal.lang.requests import Action, Define, Ended, Mark, Request, Withdraw
 from flowmetal.lang.session import Cell
-from flowmetal.lang.thrown import error_value
+from flowmetal.lang.thrown import Held, error_value
 from flowmetal.lang.values import Duration, kw
 from flowmetal.runtime import marks
 from flowmetal.runtime.book import BEGIN, Book
@@ -117,7 +117,12 @@ class Process(Book):
         while fuel > 0 and self.runnable:
             if not self.state.ready:
                 self._take(self.pending.popleft())
-            left = machine.run(fuel)
+            machine.hold = self.terms.get("on_failure") == "pause" and not self.let_fail
+            try:
+                left = machine.run(fuel)
+            except Held as held:
+                drafts, defines = self._drafts(machine.outbox)
+                return [*drafts, marks.held(held.error, self.state.steps)], defines
             fuel = min(left, fuel - 1)
             if any(isinstance(a, (Define, Ended)) for a in machine.outbox):
                 break

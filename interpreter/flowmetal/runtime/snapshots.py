@@ -43,7 +43,7 @@ def take(process: Process) -> Snapshot | None:
     return Snapshot(process.flow_id, process.seq, process.state.steps, FORMAT, body)
 
 
-_PLAIN = ("seq", "at", "status", "paused", "cancel_asked", "begun", "output")
+_PLAIN = ("seq", "at", "status", "paused", "cancel_asked", "begun", "output", "failed", "let_fail")
 
 
 def _book(process: Process) -> dict[str, Any]:

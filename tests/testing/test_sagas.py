@@ -94,6 +94,25 @@ def test_a_call_in_flight_is_undone_by_its_key() -> None:
         (is (str/ends-with? (:unknown (ffirst (calls 'refund-card))) "/1"))))""")
 
 
+@pytest.mark.parametrize(
+    ("call", "key"),
+    [
+        ("(step (do (now) (now) 7))", "/3"),
+        ('(call \'step [7] {:idempotency-key "mine"})', "mine"),
+        ('(race (step 7) (sleep #dur "9d"))', "/1"),
+        ("(do (inc 1) (step 7))", "/1"),
+    ],
+)
+def test_the_key_of_a_call_in_flight_is_that_under_which_it_was_sent(call: str, key: str) -> None:
+    (result,) = run_source(f"""{ORDER} (defflow one [] (saga (undoable {call} (fn [r] (undo 1 r)))))
+      (deftest it (with-foreign {{step (fn [n] (sleep #dur "1d") n) undo (fn [n r] nil)}}
+        (let [h (start one)]
+          (settle!) (cancel! h) (settle!)
+          (is (= :cancelled (status h)))
+          (is (str/ends-with? (:unknown (second (first (calls 'undo)))) "{key}")))))""")
+    assert result.ok, result
+
+
 def test_what_an_inner_saga_did_the_outer_one_undoes() -> None:
     held("""(with-foreign {undo (fn [n r] nil)}
       (is (thrown? :user (saga (on-rollback (undo 1 nil)) (saga (on-rollback (undo 2 nil)) :fine) (on-rollback (undo 3 nil)) (throw (ex-info "x" {})))))

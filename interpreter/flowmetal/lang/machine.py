@@ -43,6 +43,9 @@ MAX_FRAMES = 10_000
 TURN_CHECK = 500
 """Transitions between two looks at what the second tier has left of its turn."""
 DEFAULT = kw("default")
+UNKNOWN, IDEMPOTENCY_KEY = kw("unknown"), kw("idempotency-key")
+UNDOABLE = frozenset({"foreign", "call", "sh", "sql/query"})
+"""Besides HTTP requests, the steps that `undoable` may know by their key."""
 
 
 class Machine(Fibers):
@@ -94,7 +97,7 @@ class Machine(Fibers):
         current = self.fiber
         fiber = self.new_fiber()
         if current is not None:
-            fiber.saga, fiber.nursery = current.saga, current.nursery
+            fiber.saga, fiber.nursery, fiber.undoing = current.saga, current.nursery, current.undoing
         self._begin_call(fiber, f, [])
         self.fiber = current
         return fiber.promise
@@ -338,6 +341,8 @@ class Machine(Fibers):
         if instant or supply:
             request.supplied = self.supply(request)
         self.outbox.append(request)
+        if fiber.undoing is not None and not fiber.shield and (op in UNDOABLE or op.startswith("http/")):
+            fiber.undoing.value = Map.of([(UNKNOWN, _key_of(state, request))])
         promise = Promise(state.steps, None, op)
         if not instant:
             state.open[promise.id] = promise
@@ -393,6 +398,13 @@ class Machine(Fibers):
                 return None
             frames.pop()
         return error
+
+
+def _key_of(state: State, request: Request) -> Any:
+    """The idempotency key of a call."""
+    options = request.args[0] if request.op.startswith("http/") and request.args else request.options
+    given = options.get(IDEMPOTENCY_KEY) if isinstance(options, Map) else None
+    return f"{state.run}/{request.step}" if given is None else given
 
 
 def _takes_value(ins: tuple[Any, ...]) -> bool:

@@ -28,6 +28,12 @@ def _next_key(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     return f"{m.state.run}/{m.state.steps + 1}"
 
 
+@op("flow", "set-undoing*", 1, 1, "([outcome])", "Says which atom is to hold the key of the call that is made here; gives the one before.")
+def _set_undoing(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
+    before, fiber.undoing = fiber.undoing, args[0]
+    return before
+
+
 @primitive("flow", "with-error-data*", "([error key value])", "An error with one entry more in its data.")
 def _with_error_data(error: Any, key: Any, value: Any) -> Any:
     data = (error.data if error.data is not None else EMPTY_MAP).assoc(key, value)

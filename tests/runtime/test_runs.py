@@ -84,6 +84,12 @@ def test_continue_as_begins_anew_under_the_same_id_and_mailbox() -> None:
       (is (= [:done :c] @h)))""")
 
 
+def test_the_past_of_each_run_can_be_looked_at() -> None:
+    held("""(let [h (start count-down 2)]
+      (send h :a) (send h :b) (settle!)
+      (is (= [2 1 0] (mapv (fn [k] (get-in (state-at h k) [:stack 0 :locals :n])) [1 3 5]))))""")
+
+
 def test_finally_runs_at_the_end_of_a_run_and_catch_does_not_stop_it() -> None:
     (result,) = run_source("""
       (defforeign note [x])

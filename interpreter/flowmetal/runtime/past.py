@@ -63,13 +63,18 @@ async def state_at(definitions: Definitions, flow_id: str, rows: list[Row], snap
     if snapshot is not None and not snapshots.restore(process, snapshot):
         snapshot, process = None, Process(definitions, flow_id, _no_supply)
     after = rows[snapshot.seq if snapshot is not None else 0 :]
-    process.record([to_draft(row, load) for row in after if row.kind not in LIFE and row.seq < _paused_at(rows, step)])
-    if snapshot is None:
-        process.begin(to_draft(rows[0], load))
+    end = min(_paused_at(rows, step), _run_end(rows, step))
+    process.rebuild([to_draft(row, load) for row in after if row.kind not in LIFE and row.seq < end], anew=snapshot is None)
     process.paused = process.ended = False
     await _run_to(process, step)
     asked = next((to_draft(row, load) for row in rows if row.step == step and row.kind in ASKING), None) if step is not None else None
     return _describe(process, asked, step, _status(rows, asked))
+
+
+def _run_end(rows: list[Row], step: int | None) -> float:
+    """The row with which the run after the one of a step begins."""
+    seq = rows[-1].seq if step is None else next(row.seq for row in rows if row.step == step and row.kind in ASKING)
+    return min((row.seq for row in rows if row.kind == kinds.FLOW_CONTINUED and row.seq > seq), default=float("inf"))
 
 
 def _paused_at(rows: list[Row], step: int | None) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 from command_line import Cli
-from processes import kill, kill_host
+from processes import has_ended, kill, kill_host
 
 from flowmetal.cli.worker import functions_of
 
@@ -137,8 +137,9 @@ def test_a_second_interrupt_ends_a_worker_whose_function_is_stuck(shop: Cli) -> 
     with worker(shop, "cards") as stuck:
         assert stuck.stdout is not None and stuck.stdout.readline() == "sent\n"
         stuck.send_signal(signal.SIGINT)
-        while stuck.poll() is None:
+        while not has_ended(stuck.pid, 0.2):
             stuck.send_signal(signal.SIGINT)
+        stuck.wait(30)
         assert stuck.returncode in (130, -signal.SIGINT)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 import duckdb
 import pytest
 from engines import Door, door
+from processes import wait_until_ended
 
 from flowmetal.connect.secrets import secrets_of
 from flowmetal.errors import LispError
@@ -57,10 +57,10 @@ def test_a_process_is_its_exit_code_and_its_output(http: Door) -> None:
 
 
 def test_a_process_that_takes_too_long_is_ended_with_its_children(http: Door, tmp_path: Path) -> None:
-    flow = http.start("run-timed", ["sh", "-c", f"echo $$ > {tmp_path}/pid; sleep 60; echo no"], 300)
+    flow = http.start("run-timed", ["sh", "-c", f"sleep 60 & echo $$ $! > {tmp_path}/pids; wait; echo no"], 300)
     assert http.ended(flow)["error"]["type"] == "flow/timeout"
-    with pytest.raises(ProcessLookupError):
-        os.killpg(int((tmp_path / "pid").read_text()), 0)
+    for pid in (tmp_path / "pids").read_text().split():
+        wait_until_ended(int(pid))
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ CLI = {
 }
 LATER = {"step", "retry", "upgrade", "fork", "delete", "export", "import", "schedules", "backup"}
 """Commands of the contract that are not there yet; one that comes moves up."""
-MORE = {"fmt"}
+MORE = {"fmt", "backfill"}
 """Commands beyond the contract."""
 
 

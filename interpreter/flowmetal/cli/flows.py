@@ -13,9 +13,7 @@ import click
 
 from flowmetal.cli.options import common_json, with_client
 from flowmetal.cli.output import clean, moment, one_line, print_json, print_rows, print_table, remark
-from flowmetal.client.client import Client, Row
-
-STATUSES = ["running", "waiting", "paused", "completed", "failed", "cancelled", "moved"]
+from flowmetal.client.client import ENDED, STATUSES, Client, Row
 
 
 @click.command()
@@ -72,7 +70,7 @@ def show(flow: str, step: int | None, store: str | None, as_json: bool) -> None:
     async def body(client: Client) -> tuple[Row, Row | None, list[Row]]:
         row = await client.flow(flow)
         flow_id = str(row["flow_id"])
-        ended = row["status"] in ("completed", "failed", "cancelled", "moved")
+        ended = row["status"] in ENDED
         state = await client.state(flow_id, step) if step is not None or not ended else None
         events = [] if step is not None else await client.events(flow_id)
         return row, state, events

@@ -13,16 +13,20 @@ from typing import Any, Protocol
 
 from flowmetal.client.relation import Relation
 from flowmetal.client.store_url import StoreUrl
+from flowmetal.store import kinds
 
 Row = dict[str, Any]
 
 SILENCE = 5.0
 """Seconds without an answer after which a host counts as hung."""
 
-ENDED = frozenset({"completed", "failed", "cancelled", "moved"})
+STATUSES = list(dict.fromkeys(kinds.STATUS.values()))
+"""What may become of a flow."""
+
+ENDED = kinds.ENDED
 """The statuses of a flow that is over."""
 
-ENDING_KINDS = frozenset({"flow-completed", "flow-failed", "flow-cancelled", "flow-moved"})
+ENDING_KINDS = kinds.ENDING
 """The kinds of event that end a flow."""
 
 

@@ -80,6 +80,9 @@ STATUS: Final[dict[str, str]] = {
 }
 """The status that a flow has after a row of each kind; other kinds leave it as it was."""
 
+ENDED: Final = frozenset(STATUS[kind] for kind in ENDING)
+"""The statuses of a flow that is over."""
+
 OPENING: Final = frozenset({EFFECT_REQUESTED, AWAIT})
 """Kinds that open a request: recovery finds those without a row of `CLOSING` for them."""
 

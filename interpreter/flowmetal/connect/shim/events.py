@@ -19,11 +19,11 @@ from flowmetal.connect.shim.answers import json_response
 from flowmetal.connect.shim.context import Context, Ctx
 from flowmetal.connect.shim.flows import FlowId
 from flowmetal.connect.shim.problems import Problem
+from flowmetal.store import kinds
 
 router = APIRouter(tags=["flows"])
 STREAM = "text/event-stream"
 _END = object()
-ENDINGS = frozenset({"flow-completed", "flow-failed", "flow-cancelled"})
 
 
 @router.get(
@@ -47,7 +47,7 @@ async def events(
         return json_response(await context.engine.events(row["flow_id"], after))
     if last_event_id is not None:
         after = _seen(last_event_id)
-    if row["status"] in ("completed", "failed", "cancelled") and not await context.engine.events(row["flow_id"], after):
+    if row["status"] in kinds.ENDED and not await context.engine.events(row["flow_id"], after):
         return Response(status_code=204)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(_stream(context, row["flow_id"], after), media_type=STREAM, headers=headers)
@@ -72,7 +72,7 @@ async def _stream(context: Context, flow_id: str, after: int) -> AsyncIterator[s
             for row in rows:
                 after = row["seq"]
                 yield event_text(row)
-            if rows and rows[-1]["kind"] in ENDINGS:
+            if rows and rows[-1]["kind"] in kinds.ENDING:
                 return
             done, _ = await asyncio.wait({tick, closing}, timeout=context.limits.keep_alive, return_when=asyncio.FIRST_COMPLETED)
             if not done:

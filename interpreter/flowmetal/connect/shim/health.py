@@ -17,10 +17,10 @@ from flowmetal.connect.shim.answers import json_response
 from flowmetal.connect.shim.context import Ctx
 from flowmetal.connect.shim.problems import Problem
 from flowmetal.errors import FlowmetalError
+from flowmetal.store import kinds
 
 public = APIRouter(tags=["health"])
 private = APIRouter(tags=["host"])
-STATUSES = ("running", "waiting", "paused", "completed", "failed", "cancelled", "moved")
 
 
 class Metrics:
@@ -62,7 +62,7 @@ async def metrics(request: Request, context: Ctx) -> Response:
     """Prometheus text."""
     found: Metrics = request.app.state.metrics
     counts = dict((await context.engine.sql("SELECT status, count(*) FROM flows GROUP BY status")).rows)
-    for status in STATUSES:
+    for status in dict.fromkeys(kinds.STATUS.values()):
         found.flows.labels(status).set(counts.get(status, 0))
     return Response(generate_latest(found.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 

@@ -14,8 +14,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-PATIENCE = 1.0
-"""Seconds after which the shim is loaded though nobody has connected: then it is there for whoever does."""
 NEEDED = ("uvicorn", "flowmetal.connect.shim.app", "flowmetal.connect.shim.auth")
 
 
@@ -32,7 +30,7 @@ class HttpFace:
         self.serving: asyncio.Task[None] | None = None
 
     async def load(self) -> None:
-        """Loads the shim now, rather than when the first client connects, or after `PATIENCE`."""
+        """Loads the shim now, rather than when the first client connects."""
         await _imported(NEEDED)
         self._loaded = True
 
@@ -54,9 +52,7 @@ class HttpFace:
 
     async def _serve(self) -> None:
         if not self._loaded:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE):
-                    await _readable(self._listener)
+            await _readable(self._listener)
             await self.load()
         import uvicorn
 

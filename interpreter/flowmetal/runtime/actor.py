@@ -131,6 +131,12 @@ class Actor:
             draft = Draft(kinds.FLOW_PAUSED, None, None, {"reason": reason, "by": "engine"}, at=engine.clock.now())
             await engine.commit(Commit([to_row(self.flow_id, 0, draft)]))
 
+    def drop(self) -> None:
+        """Gives up what is in memory of the flow: the log has it."""
+        if self.process is not None:
+            self.process.release()
+            self.process = None
+
     async def load(self) -> Process:
         """The flow's state: what is in memory, else the newest snapshot and the rows after it."""
         if self.process is None:

@@ -47,6 +47,8 @@ FUEL = 20_000
 """Transitions in one slice: a few milliseconds, after which others have their turn."""
 RESIDENT = 256
 """Flows that wait and whose state is kept in memory, so that the next arrival finds it there."""
+REST_SECONDS = 10.0
+"""How long it is kept."""
 RETRY_SECONDS = 1.0
 """After the store has failed, how long until it is asked again."""
 
@@ -76,8 +78,9 @@ class Engine:
         self.actors: dict[str, Actor] = {}
         self.busy: set[str] = set()
         """Flows whose actor has a task."""
-        self.resting: dict[str, None] = {}
-        """Flows in memory that only wait, the one that has waited longest first."""
+        self.resting: dict[str, float] = {}
+        """Flows in memory that only wait, and since when; the one that has waited longest first."""
+        self._sweeper: asyncio.TimerHandle | None = None
         self.definitions = DefinitionsLog(self.clock.now)
         self.defining = asyncio.Lock()
         self.timers = Timers(self.clock, self._timer_due, self._idle)
@@ -139,6 +142,8 @@ class Engine:
     async def _stop_tasks(self) -> None:
         self.closing = True
         self.timers.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         self.foreign.close()
         tasks = [t for t in self.tasks if t is not asyncio.current_task()]
         for task in tasks:
@@ -213,18 +218,35 @@ class Engine:
         return actor
 
     def rest(self, actor: Actor) -> None:
-        """A turn is over: a flow that has ended is forgotten, and of those that wait the oldest beyond the number that is kept."""
+        """A turn is over: a flow that has ended is forgotten; one that waits stays a while, unless too many do."""
         process, flow_id = actor.process, actor.flow_id
         if process is None or process.ended:
-            self.actors.pop(flow_id, None)
+            self._forget(flow_id)
             return
         if process.status == "running":
             return
-        self.resting[flow_id] = None
+        loop = asyncio.get_running_loop()
+        self.resting[flow_id] = loop.time()
         if len(self.resting) > self.resident:
-            oldest = next(iter(self.resting))
-            del self.resting[oldest]
-            del self.actors[oldest]
+            self._forget(next(iter(self.resting)))
+        if self._sweeper is None and not self.clock.virtual:
+            self._sweeper = loop.call_later(REST_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._sweeper = None
+        while self.resting:
+            flow_id, since = next(iter(self.resting.items()))
+            if since + REST_SECONDS > loop.time():
+                self._sweeper = loop.call_at(since + REST_SECONDS, self._sweep)
+                return
+            self._forget(flow_id)
+
+    def _forget(self, flow_id: str) -> None:
+        self.resting.pop(flow_id, None)
+        actor = self.actors.pop(flow_id, None)
+        if actor is not None:
+            actor.drop()
 
     async def commit(self, commit: Commit) -> CommitResult:
         """Writes rows; wakes who watches their flows."""

@@ -84,6 +84,10 @@ class Process(Book):
         if (anew or begins >= 0) and not self.ended:
             self.begin(drafts[max(begins, 0)])
 
+    def release(self) -> None:
+        """Gives up the machine: it and the process hold each other, and both would stay until the next collection of garbage."""
+        self.__dict__.pop("machine", None)
+
     def record(self, drafts: list[Draft]) -> None:
         """Rows to rebuild from: what the program will ask for again, then as the book takes them."""
         for draft in drafts:

@@ -44,3 +44,10 @@ def test_the_workloads_of_peers_run() -> None:
     found = {line["workload"]: line for line in map(json.loads, done.stdout.splitlines())}
     assert list(found) == WORKLOADS
     assert (found["W5"]["lost"], found["W5"]["more"]) == (0, 0)
+
+
+def test_the_language_gives_what_python_gives() -> None:
+    command = [sys.executable, str(ROOT / "language.py"), "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line[:20].strip() for line in done.stdout.splitlines()[1:]] == ["fib", "nested loops", "map filter reduce", "strings", "persistent map", "records"]

@@ -18,7 +18,7 @@ from flowmetal.lang.equality import equal
 from flowmetal.lang.persistent import Vector
 from flowmetal.lang.plain import from_plain
 from flowmetal.lang.requests import FLOW_ID, FLOW_ID_TEXT
-from flowmetal.runtime import history, past, recovery, snapshots
+from flowmetal.runtime import callbacks, history, past, recovery, snapshots
 from flowmetal.runtime.actor import Actor, Item
 from flowmetal.runtime.asking import Asking
 from flowmetal.runtime.clock import Chance, Clock, RealClock
@@ -460,28 +460,7 @@ class Engine:
 
     async def settle_callback(self, token: str, value: Any, *, source: str = "http") -> tuple[str, str]:
         """Settles a callback: accepted, again (the same body), conflict (another), unknown or ended; and the message's id."""
-        row = await self.writer.call(self.store.find, kinds.EFFECT_REQUESTED, token)
-        if row is None or row.step is None:
-            return "unknown", ""
-        step, body = row.step, from_plain(value)
-        message_id = self.chance.uuid().hex
-        answer = ["accepted"]
-
-        def make(process: Process) -> Draft | None:
-            if step in process.open and not process.ended:
-                return Draft(kinds.EFFECT_COMPLETED, step, None, {"message_id": message_id, "source": source}, {"result": body})
-            answer[0] = "ended" if process.ended else "used"
-            return None
-
-        await self.deliver(row.flow_id, make)
-        if answer[0] == "accepted":
-            return "accepted", message_id
-        settled = await self.writer.call(history.outcome_row, self.store, row.flow_id, step)
-        if settled is None or settled.kind != kinds.EFFECT_COMPLETED:
-            return "ended", ""
-        first = to_draft(settled, loader(self.definitions.registry))
-        same = equal(first.values.get("result"), body)
-        return ("again" if same else "conflict"), first.facts.get("message_id", "")
+        return await callbacks.settle(self, token, value, source)
 
     async def control(self, flow_id: str, action: str, *, reason: str | None = None, by: str = "", request_id: str | None = None) -> dict[str, Any]:
         """pause, resume, cancel or terminate; the flow's row afterwards. Raises FlowEnded for a flow that is over.

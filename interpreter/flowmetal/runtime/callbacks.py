@@ -1,0 +1,44 @@
+"""Callbacks: a promise that the outside settles, once, by a token that nobody can guess.
+
+In: a token and what was posted. Out: the outcome of the step that made it, and what the sender is told. The one rule:
+the first body counts; who posts the same again is told so, and who posts another is told of the conflict.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flowmetal.lang.equality import equal
+from flowmetal.lang.plain import from_plain
+from flowmetal.runtime import history
+from flowmetal.runtime.process import Process, loader
+from flowmetal.runtime.rows import Draft, to_draft
+from flowmetal.store import kinds
+
+if TYPE_CHECKING:
+    from flowmetal.runtime.engine import Engine
+
+
+async def settle(engine: Engine, token: str, value: Any, source: str) -> tuple[str, str]:
+    """Settles a callback: accepted, again (the same body), conflict (another), unknown or ended; and the message's id."""
+    row = await engine.writer.call(engine.store.find, kinds.EFFECT_REQUESTED, token)
+    if row is None or row.step is None:
+        return "unknown", ""
+    step, body = row.step, from_plain(value)
+    message_id = engine.chance.uuid().hex
+    accepted = False
+
+    def make(process: Process) -> Draft | None:
+        nonlocal accepted
+        accepted = step in process.open and not process.ended
+        facts = {"message_id": message_id, "source": source}
+        return Draft(kinds.EFFECT_COMPLETED, step, None, facts, {"result": body}) if accepted else None
+
+    await engine.deliver(row.flow_id, make)
+    if accepted:
+        return "accepted", message_id
+    settled = await engine.writer.call(history.outcome_row, engine.store, row.flow_id, step)
+    if settled is None or settled.kind != kinds.EFFECT_COMPLETED:
+        return "ended", ""
+    first = to_draft(settled, loader(engine.definitions.registry))
+    return "again" if equal(first.values.get("result"), body) else "conflict", first.facts.get("message_id", "")

@@ -9,9 +9,9 @@ from flowmetal.lang import describe
 from flowmetal.lang.frames import Fiber
 from flowmetal.lang.machine import Machine
 from flowmetal.lang.machine_ops import op
+from flowmetal.lang.output_ops import say
 from flowmetal.lang.persistent import Vector
 from flowmetal.lang.printer import pr_str
-from flowmetal.lang.requests import Mark
 from flowmetal.lang.values import Symbol, split_name
 
 
@@ -30,7 +30,7 @@ def _described(m: Machine, fiber: Fiber, name: Any) -> describe.Description | No
 @op("core", "print-doc*", 1, 1, "([name])", "Prints what is known of a name.")
 def _print_doc(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     found = _described(m, fiber, args[0])
-    m.outbox.append(Mark("output", fiber.id, found.text() if found is not None else describe.unknown(str(args[0]))))
+    say(m, fiber, found.text() if found is not None else describe.unknown(str(args[0])))
     return None
 
 
@@ -38,7 +38,7 @@ def _print_doc(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
 def _print_source(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     found = _described(m, fiber, args[0])
     text = describe.unknown(str(args[0])) if found is None else f"{found.source or f';; the source of {found.full_name} is not kept'}\n"
-    m.outbox.append(Mark("output", fiber.id, text))
+    say(m, fiber, text)
     return None
 
 

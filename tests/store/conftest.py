@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,14 +14,25 @@ from flowmetal.store.memory import MemoryStore
 from flowmetal.store.protocol import Faults, Store
 
 
+@pytest.fixture(scope="session")
+def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that was just made: a copy of it is there sooner than another new one."""
+    path = tmp_path_factory.mktemp("empty") / "store.duckdb"
+    DuckDBStore(path).close()
+    return path
+
+
 @pytest.fixture(params=["memory", "duckdb"])
-def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeStore]:
+def make_store(request: pytest.FixtureRequest, tmp_path: Path, empty_file: Path) -> Iterator[MakeStore]:
     """Makes stores of one kind, and closes them."""
     made: list[Store] = []
 
     def make(faults: Faults | None = None) -> Store:
-        path = tmp_path / f"store{len(made)}.duckdb"
-        store: Store = MemoryStore(faults=faults) if request.param == "memory" else DuckDBStore(path, faults=faults)
+        store: Store
+        if request.param == "memory":
+            store = MemoryStore(faults=faults)
+        else:
+            store = DuckDBStore(shutil.copy(empty_file, tmp_path / f"store{len(made)}.duckdb"), faults=faults)
         made.append(store)
         return store
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -36,6 +37,17 @@ def test_serve_ends_in_order(cli: Cli, number: signal.Signals) -> None:
     assert (serving.returncode, out, err) == (0, "", "")
     assert not cli.store.beside(".host").exists()
     assert cli.host_pid() is None
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "tgkill"), reason="a signal to one thread of another process needs Linux")
+def test_a_signal_that_another_thread_takes_ends_serve(cli: Cli) -> None:
+    with cli.popen("serve", "--port", "0") as serving:
+        listening(serving)
+        others = [t.id for t in psutil.Process(serving.pid).threads() if t.id != serving.pid]
+        assert others
+        assert ctypes.CDLL(None).tgkill(serving.pid, others[0], int(signal.SIGTERM)) == 0
+        out, err = serving.communicate(timeout=20)
+    assert (serving.returncode, out, err) == (0, "", "")
 
 
 def test_commands_attach_to_serve(cli: Cli) -> None:

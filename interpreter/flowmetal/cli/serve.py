@@ -7,10 +7,11 @@ SIGTERM and SIGINT, and leaves every flow in the store.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
 import sys
-import threading
 from types import FrameType
 from typing import Any
 
@@ -93,25 +94,33 @@ def claim(where: StoreUrl) -> Any:
 
 
 class Signals:
-    """SIGTERM and SIGINT as something to wait for; a second one ends the process the usual way."""
+    """SIGTERM and SIGINT as something to wait for; a second one ends the process the usual way.
+
+    The kernel may give a signal to any thread, and Python runs its handler in the main one only once that goes on. So the main
+    thread waits for a byte that the signal itself writes (`signal.set_wakeup_fd`), whichever thread it came to.
+    """
 
     def __init__(self) -> None:
         self.stop = False
-        self._event = threading.Event()
+        self._waking, self._woken = socket.socketpair()
         self._before: dict[int, Any] = {}
+        self._fd_before = -1
 
     def __enter__(self) -> Signals:
+        self._woken.setblocking(False)
+        self._fd_before = signal.set_wakeup_fd(self._woken.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._before[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *exc: object) -> None:
+        """The sockets stay for whoever still calls `wake`; they are closed with this object."""
         self._restore()
+        signal.set_wakeup_fd(self._fd_before)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.stop = True
         self._restore()
-        self._event.set()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
@@ -120,12 +129,12 @@ class Signals:
 
     def wake(self) -> None:
         """Something else has happened: whoever waits looks again. From any thread."""
-        self._event.set()
+        with contextlib.suppress(BlockingIOError):  # full: whoever waits is woken already
+            self._woken.send(b"\0")
 
     def wait(self) -> None:
         """Waits for a signal or `wake`."""
-        self._event.wait()
-        self._event.clear()
+        self._waking.recv(4096)
 
 
 @click.command()

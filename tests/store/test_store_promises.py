@@ -236,3 +236,15 @@ def test_a_closed_store_says_so(store: Store) -> None:
     for ask in (lambda: store.rows("a"), lambda: store.query("SELECT 1"), lambda: store.find("k", "x"), store.open_flows):
         with pytest.raises(StoreError, match="closed"):
             ask()
+
+
+def test_open_requests_one_after_the_other(store: Store) -> None:
+    commit(store, started("a"), started("b"))
+    large = {"op": "http/request", "target": "x" * 100_000, "args": []}
+    asked = [{"op": "callback", "args": []}, {"op": "receive", "args": []}, {"op": "receive", "args": [], "due_at": "2026-01-31T09:30:00Z"}, large]
+    commit(store, *[row("a", "effect-requested", data, step=n) for n, data in enumerate(asked, 1)])
+    commit(store, row("b", "await", {"flow": "a", "promise": "result"}), row("b", "flow-waiting"))
+    assert list(store.each_open_request()) == store.open_requests()
+    idle = frozenset({"callback", "receive"})
+    assert [(r.flow_id, r.step) for r in store.each_open_request(idle)] == [("a", 3), ("a", 4), ("b", None)]
+    assert (store.open_flows("waiting"), store.open_flows("running"), store.open_flows("paused")) == (["b"], ["a"], [])

@@ -21,19 +21,26 @@ from flowmetal.runtime.process import Process, loader
 from flowmetal.runtime.promises import outcome_draft
 from flowmetal.runtime.rows import Draft, to_draft
 from flowmetal.store import kinds
-from flowmetal.store.protocol import Row
+from flowmetal.store.protocol import Row, Store
 from flowmetal.store.unanswered import unanswered
 
 if TYPE_CHECKING:
     from flowmetal.runtime.engine import Engine
 
 
+WAITS_FOR_OTHERS = frozenset({"callback", "receive"})
+"""Operations for which nothing is done until something arrives, unless they have a due time."""
+
+
 async def recover(engine: Engine) -> None:
     """Takes up what was open when the store was last closed."""
     call, store = engine.writer.call, engine.store
-    running = await call(_running, store)
+    running = await call(store.open_flows, "running")
     poisoned = await engine.crashes.open(running)
-    take_up(engine, await call(store.open_requests))
+    timers, rows = await call(_open, store, frozenset(engine.dispatcher.desks))
+    for due, flow_id, step in timers:
+        engine.timers.add(due, flow_id, step)
+    take_up(engine, rows)
     await end_orphans(engine)
     for flow_id in running:
         if flow_id in poisoned:
@@ -136,13 +143,14 @@ def _pause_for_crashes() -> Make:
     return make
 
 
-def _running(store: Any) -> list[str]:
-    """Flows that were computing, or had something sent, when the store was last closed."""
-    found: list[str] = []
-    after = None
-    while True:
-        page = store.flow_rows("running", None, 500, after)
-        found += [row["flow_id"] for row in page]
-        if len(page) < 500:
-            return found
-        after = page[-1]["flow_id"]
+def _open(store: Store, desks: frozenset[str]) -> tuple[list[tuple[int, str, int]], list[Row]]:
+    """What is open: the due times of what only waits for time, and the rows of what something is to be done for."""
+    timers: list[tuple[int, str, int]] = []
+    rows: list[Row] = []
+    for row in store.each_open_request(WAITS_FOR_OTHERS):
+        data = json.loads(row.data) if row.kind == kinds.EFFECT_REQUESTED else {}
+        if row.step is not None and data.get("due_at") is not None and data["op"] not in desks:
+            timers.append((Instant.parse(data["due_at"]).micros, row.flow_id, row.step))
+        else:
+            rows.append(row)
+    return timers, rows

@@ -53,13 +53,19 @@ class LogTable:
 
     def read(self, sql: str, params: Sequence[object] = ()) -> list[Row]:
         """Rows of a query over `schema.ROW`, large values in place."""
-        rows = [Row(*found) for found in self.select(sql, params)]
-        for row in rows:
-            if row.data.startswith(schema.REFERENCE):
-                row.data = self._text(row.data)
-            if row.exact is not None and row.exact.startswith(schema.REFERENCE):
-                row.exact = self._text(row.exact)
-        return rows
+        return [self._whole(Row(*found)) for found in self.select(sql, params)]
+
+    def each(self, sql: str, params: Sequence[object] = ()) -> Iterator[Row]:
+        """The same, row by row, for an answer that is long."""
+        for found in self.stream(sql, params):
+            yield self._whole(Row(*found))
+
+    def _whole(self, row: Row) -> Row:
+        if row.data.startswith(schema.REFERENCE):
+            row.data = self._text(row.data)
+        if row.exact is not None and row.exact.startswith(schema.REFERENCE):
+            row.exact = self._text(row.exact)
+        return row
 
     def select(self, sql: str, params: Sequence[object] = ()) -> list[Any]:
         """The answer of a query."""
@@ -71,11 +77,12 @@ class LogTable:
         description = cursor.description or []
         return Result([c[0] for c in description], [str(c[1]) for c in description], cursor.fetchall())
 
-    def stream(self, sql: str) -> Iterator[Any]:
-        """The answer of a query, row by row, for one that is long."""
-        cursor = self._reading.execute(sql)
-        while chunk := cursor.fetchmany(10_000):
-            yield from chunk
+    def stream(self, sql: str, params: Sequence[object] = ()) -> Iterator[Any]:
+        """The answer of a query, row by row, for one that is long. Other questions may be asked meanwhile."""
+        with self._reading.cursor() as cursor:
+            cursor.execute(sql, params)
+            while chunk := cursor.fetchmany(1_000):
+                yield from chunk
 
     def blob(self, digest: str) -> bytes | None:
         """The bytes of that digest."""

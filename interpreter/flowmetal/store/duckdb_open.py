@@ -23,6 +23,7 @@ SETTINGS: Final = (
     "SET GLOBAL TimeZone = 'UTC'",
     "SET memory_limit = '50%'",
     "SET wal_autocheckpoint = '32MB'",
+    "SET allocator_bulk_deallocation_flush_threshold = '1MB'",
     "SET python_enable_replacements = false",
     "SET autoload_known_extensions = false",
     "SET autoinstall_known_extensions = false",

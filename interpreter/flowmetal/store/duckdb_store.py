@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,8 @@ _OPEN_REQUESTS = f"""WITH open AS ({_OPEN_FLOWS}),
         WHERE kind = '{kinds.AWAIT_SETTLED}' GROUP BY ALL),
     effects AS (SELECT r.* FROM fm.log r SEMI JOIN open o ON o.flow_id = r.flow_id
         ANTI JOIN closed c ON c.flow_id = r.flow_id AND c.step = r.step AND c.pos > r.pos
-        WHERE r.kind = '{kinds.EFFECT_REQUESTED}'),
+        WHERE r.kind = '{kinds.EFFECT_REQUESTED}' AND NOT (len($1::VARCHAR[]) > 0 AND TRY_CAST(r.data AS JSON)->>'$.due_at' IS NULL
+            AND coalesce(list_contains($1::VARCHAR[], TRY_CAST(r.data AS JSON)->>'$.op'), false))),
     awaits AS (SELECT r.* FROM fm.log r SEMI JOIN open o ON o.flow_id = r.flow_id
         ANTI JOIN settled s ON s.flow_id = r.flow_id AND s.flow = TRY_CAST(r.data AS JSON)->>'$.flow'
             AND s.promise IS NOT DISTINCT FROM TRY_CAST(r.data AS JSON)->>'$.promise' AND s.pos > r.pos
@@ -217,15 +218,25 @@ class DuckDBStore:
             self._usable()
             return duckdb_many.snapshots_of(self._log, list(known), min(known.values()))
 
-    def open_flows(self) -> list[str]:
+    def open_flows(self, status: str | None = None) -> list[str]:
         """See `Store.open_flows`."""
-        return [flow_id for (flow_id,) in self._run(_OPEN_FLOWS)]
+        if status is None:
+            return [flow_id for (flow_id,) in self._run(_OPEN_FLOWS)]
+        wanted = [kind for kind, meaning in kinds.STATUS.items() if meaning == status]
+        sql = f"SELECT flow_id FROM ({_STANDING}) WHERE start_pos IS NOT NULL AND list_contains($1::VARCHAR[], status_kind) ORDER BY start_pos"
+        return [flow_id for (flow_id,) in self._run(sql, [wanted])]
 
     def open_requests(self) -> list[Row]:
         """See `Store.open_requests`."""
         with _Reading():
             self._usable()
-            return self._log.read(_OPEN_REQUESTS)
+            return self._log.read(_OPEN_REQUESTS, [[]])
+
+    def each_open_request(self, idle: frozenset[str] = frozenset()) -> Iterator[Row]:
+        """See `Store.each_open_request`."""
+        with _Reading():
+            self._usable()
+            yield from self._log.each(_OPEN_REQUESTS, [sorted(idle)])
 
     def orphans(self) -> list[tuple[str, str]]:
         """See `Store.orphans`."""

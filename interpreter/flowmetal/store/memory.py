@@ -10,7 +10,7 @@ import copy
 import json
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flowmetal.store import kinds
@@ -119,18 +119,24 @@ class MemoryStore:
         found = {flow_id: self.snapshot(flow_id) for flow_id in flow_ids}
         return {flow_id: snapshot for flow_id, snapshot in found.items() if snapshot is not None}
 
-    def open_flows(self) -> list[str]:
+    def open_flows(self, status: str | None = None) -> list[str]:
         """See `Store.open_flows`."""
         self._check_open()
         ended = {kinds.STATUS[kind] for kind in kinds.ENDING}
-        standing = [(flow_id, last_status(rows), _start(rows)) for flow_id, rows in self._flows.items()]
-        running = [(pos, flow_id) for flow_id, status, pos in standing if status is not None and status not in ended]
-        return [flow_id for _, flow_id in sorted(running)]
+        standing = [(_start(rows), flow_id, last_status(rows)) for flow_id, rows in self._flows.items()]
+        return [flow_id for _, flow_id, its in sorted(s for s in standing if s[0]) if its not in ended and status in (None, its)]
 
     def open_requests(self) -> list[Row]:
         """See `Store.open_requests`."""
         found = [row for flow_id in self.open_flows() for row in unanswered(self._flows[flow_id])]
         return [copy.copy(row) for row in sorted(found, key=lambda row: row.pos)]
+
+    def each_open_request(self, idle: frozenset[str] = frozenset()) -> Iterator[Row]:
+        """See `Store.each_open_request`."""
+        for row in self.open_requests():
+            data = json.loads(row.data)
+            if row.kind != kinds.EFFECT_REQUESTED or data.get("op") not in idle or data.get("due_at") is not None:
+                yield row
 
     def orphans(self) -> list[tuple[str, str]]:
         """See `Store.orphans`."""

@@ -26,7 +26,7 @@ The promises, which one suite of tests asks of every backend:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -184,11 +184,14 @@ class Store(Protocol):
     def snapshots_of(self, flow_ids: Sequence[str]) -> dict[str, Snapshot]:
         """The newest snapshot of each of the flows that have one."""
 
-    def open_flows(self) -> list[str]:
-        """The flows that have started and not ended, in the order of their start."""
+    def open_flows(self, status: str | None = None) -> list[str]:
+        """The flows that have started and not ended, in the order of their start; of one status only, where given."""
 
     def open_requests(self) -> list[Row]:
         """Rows `effect-requested` and `await` of open flows that have no outcome yet, in the order of `pos`."""
+
+    def each_open_request(self, idle: frozenset[str] = frozenset()) -> Iterator[Row]:
+        """The same, one after the other, so that not all are in memory; without those of `idle` operations that have no `due_at`."""
 
     def orphans(self) -> list[tuple[str, str]]:
         """Open flows that belong to a flow (`parent` in their first row) that is not open, each with that flow; in order of start."""

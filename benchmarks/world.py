@@ -73,8 +73,7 @@ async def engine_on(path: Path, work: Work | None = None) -> AsyncIterator[Engin
 async def run_flows(engine: Engine, name: str, args: Sequence[Sequence[object]]) -> None:
     """Starts flows, all at once, and waits until they have ended."""
     started = await asyncio.gather(*[engine.start_flow(name, given) for given in args])
-    for flow_id, _ in started:
-        answer = await engine.result(flow_id)
+    for answer in await asyncio.gather(*[engine.result(flow_id) for flow_id, _ in started]):
         assert answer is not None and answer["status"] == "completed", answer
 
 

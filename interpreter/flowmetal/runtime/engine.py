@@ -385,7 +385,7 @@ class Engine:
         """The id that an id or an unambiguous prefix names; raises FlowNotFound."""
         if self._runs(flow_id):
             return flow_id
-        found = await self.writer.call(self.store.find_flows, flow_id)
+        found = await self.writer.call(_find, self.store, flow_id)
         if not found or not flow_id:
             raise FlowNotFound(f"there is no flow {flow_id}")
         if len(found) > 1:
@@ -483,6 +483,11 @@ class Engine:
     async def inspect(self, name: str, ns: str = "user") -> dict[str, Any] | None:
         """What is known of a name."""
         return self.definitions.inspect(name, ns)
+
+
+def _find(store: Store, flow_id: str) -> list[str]:
+    """Flows that an id or a prefix names. Whether there is a flow of that very id needs no query, as a rule."""
+    return [flow_id] if not kinds.is_stream(flow_id) and store.last_seq(flow_id) else store.find_flows(flow_id)
 
 
 def check_id(flow_id: str) -> None:

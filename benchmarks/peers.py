@@ -76,9 +76,9 @@ def open_store(directory: Path) -> flowmetal.Flowmetal:
     return fm
 
 
-def await_status(fm: flowmetal.Flowmetal, status: str, count: int) -> None:
-    """Waits until so many flows have a status."""
-    while fm.sql("SELECT count(*) FROM flows WHERE status = $1", [status]).fetchall()[0][0] < count:
+def await_parked(fm: flowmetal.Flowmetal, count: int) -> None:
+    """Waits until so many flows have asked for a message."""
+    while fm.sql("SELECT count(*) FROM events WHERE kind = 'effect-requested' AND data->>'$.op' = 'receive'").fetchall()[0][0] < count:
         time.sleep(0.01)
 
 
@@ -124,7 +124,7 @@ def w4(directory: Path) -> Result:
         before, begun = resident_kb(), time.perf_counter()
         for _ in range(PARKED):
             fm.start("waiter", 0)
-        await_status(fm, "waiting", PARKED)
+        await_parked(fm, PARKED)
         seconds = time.perf_counter() - begun
         time.sleep(SETTLE)
         grown, used = resident_kb() - before, time.process_time()
@@ -184,7 +184,7 @@ def park_role(directory: Path, past: int) -> None:
     """Steps, then a wait."""
     with open_store(directory) as fm:
         fm.start("waiter", past, id="long")
-        await_status(fm, "waiting", 1)
+        await_parked(fm, 1)
         say("parked")
         time.sleep(600)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped, unused-ignore]
 
 HERE = Path(__file__).parent
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # processes start from bytecode, as those of installed programs do
 TO_US = {"us": 1.0, "ms": 1e3, "s": 1e6}
 """Units of time, in microseconds."""
 

@@ -30,6 +30,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name in [n for n in os.environ if n.startswith("FLOWMETAL_") and n not in ("FLOWMETAL_REQUIRE_ALL", "FLOWMETAL_LONG")]:
             patch.delenv(name)
         patch.setenv("FLOWMETAL_HOME", str(tmp_path_factory.mktemp("home")))
+        if "PYTHONDONTWRITEBYTECODE" in os.environ:  # many tests start processes: compiling all of it takes half of a start
+            patch.delenv("PYTHONDONTWRITEBYTECODE")
+            patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("bytecode")))
         yield
 
 

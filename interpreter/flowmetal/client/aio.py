@@ -78,6 +78,10 @@ class AsyncFlow:
         """Ends the flow at once, without running any of it."""
         await self._client.control(self.id, "terminate", reason=reason)
 
+    async def delete(self) -> list[str]:
+        """Deletes the flow, which must be over, and what belongs to it: their ids."""
+        return await self._client.delete(self.id)
+
     async def send(self, message: Any, *, key: str | None = None) -> str:
         """Puts a message into the flow's mailbox; the same `key` twice is one message."""
         return await self._client.send(self.id, to_json(message), key=key)
@@ -172,6 +176,14 @@ class AsyncFlowmetal:
     async def terminate(self, flow_id: str, reason: str | None = None) -> None:
         """Terminates the flow with that id."""
         await self._client.control(flow_id, "terminate", reason=reason)
+
+    async def delete(self, flow_id: str) -> list[str]:
+        """Deletes the flow with that id, which must be over, and what belongs to it: their ids."""
+        return await self._client.delete(flow_id)
+
+    async def backup(self, directory: str | os.PathLike[str]) -> str:
+        """Copies the store, as it stands at this moment, into a folder; the path of the copy, which opens as a store."""
+        return await self._client.backup(os.path.realpath(directory))
 
     async def send(self, flow_id: str, message: Any, *, key: str | None = None) -> str:
         """Puts a message into the mailbox of the flow with that id."""

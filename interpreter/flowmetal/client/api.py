@@ -83,6 +83,10 @@ class Flow:
         """Ends the flow at once, without running any of it."""
         self._run(self._async_flow.terminate(reason))
 
+    def delete(self) -> list[str]:
+        """Deletes the flow, which must be over, and what belongs to it: their ids."""
+        return self._run(self._async_flow.delete())
+
     def send(self, message: Any, *, key: str | None = None) -> str:
         """Puts a message into the flow's mailbox; the same `key` twice is one message."""
         return self._run(self._async_flow.send(message, key=key))
@@ -164,6 +168,14 @@ class Flowmetal:
     def terminate(self, flow_id: str, reason: str | None = None) -> None:
         """Terminates the flow with that id."""
         self._run(self._fm.terminate(flow_id, reason))
+
+    def delete(self, flow_id: str) -> list[str]:
+        """Deletes the flow with that id, which must be over, and what belongs to it: their ids."""
+        return self._run(self._fm.delete(flow_id))
+
+    def backup(self, directory: str | os.PathLike[str]) -> str:
+        """Copies the store, as it stands at this moment, into a folder; the path of the copy, which opens as a store."""
+        return self._run(self._fm.backup(directory))
 
     def send(self, flow_id: str, message: Any, *, key: str | None = None) -> str:
         """Puts a message into the mailbox of the flow with that id."""

@@ -85,6 +85,12 @@ class Client(Protocol):
     async def control(self, flow_id: str, action: str, *, reason: str | None = None) -> Row:
         """`pause`, `resume`, `cancel` or `terminate`; the flow's row afterwards."""
 
+    async def delete(self, flow_id: str) -> list[str]:
+        """Deletes a flow that is over and what belongs to it: their ids. Raises FlowConflict where it is open, or needed."""
+
+    async def backup(self, directory: str) -> str:
+        """Copies the store into a folder of the host's machine (an absolute path); the path of the copy."""
+
     async def schedules(self) -> list[Row]:
         """The rows of the view `schedules`, by name."""
 

@@ -120,6 +120,14 @@ class LocalClient:
         """See `Client`."""
         return await self._on_engine(self._engine.control(flow_id, action, reason=reason, by=self._by))
 
+    async def delete(self, flow_id: str) -> list[str]:
+        """See `Client`."""
+        return await self._on_engine(self._engine.keeping.delete(flow_id, by=self._by))
+
+    async def backup(self, directory: str) -> str:
+        """See `Client`."""
+        return await self._on_engine(self._engine.keeping.backup(directory))
+
     async def schedules(self) -> list[Row]:
         """See `Client`."""
         rows: list[Row] = (await self._on_engine(self._engine.sql("SELECT * FROM schedules ORDER BY name"))).plain()

@@ -185,6 +185,14 @@ class RemoteClient:
         body = {} if reason is None else {"reason": reason}
         return _object(await self._call("POST", _path(flow_id, action), body, key=new_request_id()))
 
+    async def delete(self, flow_id: str) -> list[str]:
+        """See `Client`."""
+        return list(_object(await self._call("DELETE", _path(flow_id), {}, key=new_request_id()))["deleted"])
+
+    async def backup(self, directory: str) -> str:
+        """See `Client`."""
+        return str(_object(await self._call("POST", "/v1/backup", {"directory": directory}, once=True))["path"])
+
     async def schedules(self) -> list[Row]:
         """See `Client`."""
         return list(_object(await self._call("GET", "/v1/schedules"))["items"])

@@ -27,7 +27,9 @@ from flowmetal.runtime.control import WRITES, Make, control
 from flowmetal.runtime.crashes import CrashWatch
 from flowmetal.runtime.definitions_log import DefinitionsLog
 from flowmetal.runtime.dispatch import Dispatcher
+from flowmetal.runtime.keeping import Keeping
 from flowmetal.runtime.keyed_locks import KeyedLocks
+from flowmetal.runtime.links import Links
 from flowmetal.runtime.process import Process, find_program, loader
 from flowmetal.runtime.promises import Awaited
 from flowmetal.runtime.queues import Queues
@@ -89,8 +91,10 @@ class Engine:
         self.asking = Asking(self)
         self.queues = Queues(self)
         self.schedules = Schedules(self)
+        self.keeping = Keeping(self)
         self.dispatcher = Dispatcher(self, connectors)
         self.awaited = Awaited(self)
+        self.links = Links(self)
         self.crashes = CrashWatch(self)
         self.watchers = Watchers()
         self.watch = self.watchers.watch
@@ -221,14 +225,14 @@ class Engine:
         """A turn is over: a flow that has ended is forgotten; one that waits stays a while, unless too many do."""
         process, flow_id = actor.process, actor.flow_id
         if process is None or process.ended:
-            self._forget(flow_id)
+            self.forget(flow_id)
             return
         if process.status == "running":
             return
         loop = asyncio.get_running_loop()
         self.resting[flow_id] = loop.time()
         if len(self.resting) > self.resident:
-            self._forget(next(iter(self.resting)))
+            self.forget(next(iter(self.resting)))
         if self._sweeper is None and not self.clock.virtual:
             self._sweeper = loop.call_later(REST_SECONDS, self._sweep)
 
@@ -240,9 +244,10 @@ class Engine:
             if since + REST_SECONDS > loop.time():
                 self._sweeper = loop.call_at(since + REST_SECONDS, self._sweep)
                 return
-            self._forget(flow_id)
+            self.forget(flow_id)
 
-    def _forget(self, flow_id: str) -> None:
+    def forget(self, flow_id: str) -> None:
+        """Nothing of a flow stays in memory."""
         self.resting.pop(flow_id, None)
         actor = self.actors.pop(flow_id, None)
         if actor is not None:

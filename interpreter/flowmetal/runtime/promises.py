@@ -45,6 +45,8 @@ class Awaited:
         found = history.outcome_of(rows, promise, loader(engine.definitions.registry))
         if found is not None:
             self.settled(source, promise, *found)
+        elif not rows and await engine.writer.call(engine.store.last_seq, source) == 0:
+            self.settled(source, promise, None, ErrorValue(kw("flow/not-found"), f"there is no flow {source}: it was deleted"))
 
     def settled(self, source: str, promise: Any, value: Any, error: ErrorValue | None) -> None:
         """A promise is settled: who waits for it in other flows is told."""

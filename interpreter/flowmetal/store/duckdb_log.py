@@ -16,7 +16,7 @@ from typing import Any
 
 import duckdb
 
-from flowmetal.store import schema
+from flowmetal.store import removal, schema
 from flowmetal.store.plan import Plan
 from flowmetal.store.protocol import Result, Row
 
@@ -36,7 +36,7 @@ class LogTable:
         blobs: dict[str, bytes] = {}
         large: list[tuple[int, str]] = []
         values = [self._values(row, blobs, large) for row in plan.rows]
-        if not (plan.snapshots or blobs):
+        if not (plan.snapshots or blobs or plan.removed):
             self._insert(values)
             return
         connection = self._writing
@@ -49,6 +49,8 @@ class LogTable:
             kept = [(pos, s.flow_id, s.seq, s.step, s.format, s.body) for pos, s in plan.snapshots]
             connection.execute(self._snapshots, _columns(kept))
         self._insert(values)
+        if plan.removed:
+            removal.remove(connection, plan.removed)
         connection.commit()
 
     def read(self, sql: str, params: Sequence[object] = ()) -> list[Row]:

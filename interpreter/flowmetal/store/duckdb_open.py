@@ -16,6 +16,7 @@ from typing import Final
 import duckdb
 
 from flowmetal.store import schema, views
+from flowmetal.store.backup import archive_of, quoted
 from flowmetal.store.guard import tidy
 from flowmetal.store.protocol import FORMAT_VERSION, StoreError
 
@@ -29,7 +30,7 @@ SETTINGS: Final = (
     "SET autoinstall_known_extensions = false",
 )
 LOCKS: Final = ("PRAGMA disable_optimizer", "SET enable_external_access = false", "SET lock_configuration = true")
-"""From here on: no file but the database's own, no network, no further SET. The connection itself writes, which needs no
+"""From here on: no file but the database's own and those of its archive, no network, no further SET. The connection itself writes, which needs no
 optimizer; its cursors, which read, have one."""
 
 MAGIC: Final = b"DUCK"
@@ -43,7 +44,7 @@ def connect(path: Path | None) -> duckdb.DuckDBPyConnection:
     """A connection to the store at the path, made when it is not there; None is a store in memory."""
     if path is None:
         connection = duckdb.connect(":memory:")
-        prepare(connection)
+        prepare(connection, None)
         return connection
     _check_path(path)
     _check_file(path)
@@ -53,7 +54,7 @@ def connect(path: Path | None) -> duckdb.DuckDBPyConnection:
         raise _why_not(path, error) from error
     try:
         _check_format(connection, path)
-        prepare(connection)
+        prepare(connection, path)
     except StoreError:
         connection.close()
         raise
@@ -63,7 +64,7 @@ def connect(path: Path | None) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def prepare(connection: duckdb.DuckDBPyConnection) -> None:
+def prepare(connection: duckdb.DuckDBPyConnection, path: Path | None) -> None:
     """Settings, tables, views; then the locks."""
     for sql in SETTINGS:
         connection.execute(sql)
@@ -86,6 +87,8 @@ def prepare(connection: duckdb.DuckDBPyConnection) -> None:
     except BaseException:
         connection.rollback()
         raise
+    if path is not None:
+        connection.execute(f"SET allowed_directories = ['{quoted(archive_of(path))}/']")
     for sql in LOCKS:
         connection.execute(sql)
 

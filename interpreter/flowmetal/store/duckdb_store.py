@@ -16,12 +16,13 @@ import duckdb
 
 from flowmetal.errors import FlowmetalError
 from flowmetal.store import duckdb_many, kinds, schema
+from flowmetal.store.backup import copy_store
 from flowmetal.store.duckdb_log import LogTable
 from flowmetal.store.duckdb_open import connect
 from flowmetal.store.guard import run_select, tidy
 from flowmetal.store.index import LogIndex
 from flowmetal.store.plain_rows import plain_rows
-from flowmetal.store.plan import Plan
+from flowmetal.store.plan import Plan, by_itself
 from flowmetal.store.protocol import (
     Commit,
     Faults,
@@ -50,7 +51,7 @@ _OPEN_REQUESTS = f"""WITH open AS ({_OPEN_FLOWS}),
     effects AS (SELECT r.* FROM fm.log r SEMI JOIN open o ON o.flow_id = r.flow_id
         ANTI JOIN closed c ON c.flow_id = r.flow_id AND c.step = r.step AND c.pos > r.pos
         WHERE r.kind = '{kinds.EFFECT_REQUESTED}' AND NOT (len($1::VARCHAR[]) > 0 AND TRY_CAST(r.data AS JSON)->>'$.due_at' IS NULL
-            AND coalesce(list_contains($1::VARCHAR[], TRY_CAST(r.data AS JSON)->>'$.op'), false))),
+            AND NOT contains(r.data, '"linked":') AND coalesce(list_contains($1::VARCHAR[], TRY_CAST(r.data AS JSON)->>'$.op'), false))),
     awaits AS (SELECT r.* FROM fm.log r SEMI JOIN open o ON o.flow_id = r.flow_id
         ANTI JOIN settled s ON s.flow_id = r.flow_id AND s.flow = TRY_CAST(r.data AS JSON)->>'$.flow'
             AND s.promise IS NOT DISTINCT FROM TRY_CAST(r.data AS JSON)->>'$.promise' AND s.pos > r.pos
@@ -84,6 +85,8 @@ class DuckDBStore:
 
     def commit_group(self, commits: Sequence[Commit]) -> list[Outcome]:
         """See `Store.commit_group`."""
+        if by_itself(commits):
+            return [outcome for commit in commits for outcome in self.commit_group([commit])]
         try:
             connection = self._usable()
             plan = Plan.of(commits, self._last_pos, self.last_seq, self.find)
@@ -101,6 +104,7 @@ class DuckDBStore:
             return plan.fail(_wrap(error))
         self._last_pos = plan.pos
         self._index.note(plan.rows, plan.snapshots)
+        self._index.drop(plan.removed)
         try:
             self._fault("commit:after")
         except Exception as error:  # noqa: BLE001 - what a failure point raises is the outcome
@@ -294,6 +298,15 @@ class DuckDBStore:
         with self._cursor_lock:
             cursor = self._usable().cursor()
         return run_select(cursor, sql, params, limit, timeout)
+
+    def backup(self, folder: Path) -> Path:
+        """See `FileStore.backup`."""
+        if self.path is None:
+            raise StoreError("a store in memory has no file to copy", type="store/path")
+        with self._cursor_lock:
+            cursor = self._usable().cursor()
+        with _Reading(), cursor:
+            return copy_store(cursor, self.path, folder)
 
     def close(self) -> None:
         """See `Store.close`."""

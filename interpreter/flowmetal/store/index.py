@@ -11,7 +11,7 @@ an index of its own made each commit slower and helped no more. A flow that rest
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any, Final
 
@@ -99,6 +99,14 @@ class LogIndex:
         elif flow_id not in self._busy:
             self._resting[flow_id] = (seq, pos)
             _trim(self._resting, MAX_RESTING)
+
+    def drop(self, removed: Mapping[str, int]) -> None:
+        """Rows of these flows went, up to a `seq` each: what is remembered of them is looked up anew. First positions stay true."""
+        if removed:
+            for flow_id in removed:
+                self._busy.pop(flow_id, None)
+                self._resting.pop(flow_id, None)
+            self._keyed = {name: row for name, row in self._keyed.items() if row.seq > removed.get(row.flow_id, 0)}
 
     def forget(self) -> None:
         """Start afresh from the log."""

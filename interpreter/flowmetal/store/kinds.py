@@ -19,6 +19,10 @@ FLOW_CANCELLED: Final = "flow-cancelled"
 FLOW_MOVED: Final = "flow-moved"
 FLOW_CONTINUED: Final = "flow-continued"
 """The run has ended, and the next begins with this row, under the same id."""
+FLOW_FORKED: Final = "flow-forked"
+"""What stands before it the flow shares with the one that it was forked from."""
+FLOW_UPGRADED: Final = "flow-upgraded"
+"""From here on the run's state is that of another version of the definitions."""
 CANCEL_REQUESTED: Final = "cancel-requested"
 
 EFFECT_REQUESTED: Final = "effect-requested"
@@ -62,6 +66,8 @@ SOURCE_READ: Final = "source-read"
 ATOM_SET: Final = "atom-set"
 """A new value of a shared atom, in the atom's own stream."""
 ENGINE: Final = "engine"
+FLOW_DELETED: Final = "flow-deleted"
+"""A flow that was over was deleted, with the flows that belonged to it."""
 
 ENDING: Final = frozenset({FLOW_COMPLETED, FLOW_FAILED, FLOW_CANCELLED, FLOW_MOVED})
 """Kinds that end a flow: its row of this kind is its last status, and none of its requests is open any more."""
@@ -71,6 +77,7 @@ STATUS: Final[dict[str, str]] = {
     FLOW_RUNNING: "running",
     FLOW_RESUMED: "running",
     FLOW_CONTINUED: "running",
+    FLOW_FORKED: "running",
     FLOW_WAITING: "waiting",
     FLOW_PAUSED: "paused",
     FLOW_COMPLETED: "completed",
@@ -95,10 +102,10 @@ CLOSING: Final[dict[str, str]] = {
 """Kinds that close a request, and the kind that they close: an effect by `step`, an await by its `data.flow`."""
 
 ALL: Final = frozenset(STATUS) | OPENING | frozenset(CLOSING) | {
-    CANCEL_REQUESTED, EFFECT_CANCELLING, TRUNCATED, ATTEMPT_STARTED, ATTEMPT_FAILED, VALUE_RECORDED, MESSAGE_RECEIVED,
+    CANCEL_REQUESTED, FLOW_UPGRADED, EFFECT_CANCELLING, TRUNCATED, ATTEMPT_STARTED, ATTEMPT_FAILED, VALUE_RECORDED, MESSAGE_RECEIVED,
     OUTPUT, LOG, CHECKPOINT, INFO, DEFINED, REQUEST, PROMISE_SETTLED, CELL_RESULT, ENGINE, PUBLISHED,
     TOPIC_DECLARED, SCHEDULE_DECLARED, SCHEDULE_REMOVED, SCHEDULE_PAUSED, SCHEDULE_RESUMED, SCHEDULE_FIRED, SCHEDULE_SKIPPED, QUEUE_DECLARED,
-    SOURCE_DECLARED, SOURCE_READ, ATOM_SET,
+    SOURCE_DECLARED, SOURCE_READ, ATOM_SET, FLOW_DELETED,
 }  # fmt: skip
 
 DEFINITIONS_STREAM: Final = "$definitions"
@@ -117,6 +124,8 @@ SOURCE_STREAM: Final = "$source/"
 """What the stream of a source's cursors begins with; its name follows."""
 ATOM_STREAM: Final = "$atom/"
 """What the stream of a shared atom's values begins with; its id follows."""
+REMOVED_STREAM: Final = "$removed"
+"""The stream that says what was taken out of the log, by whom and why."""
 TOPIC_STREAM: Final = "$topic/"
 """What the stream of a topic's events begins with; its name follows."""
 

@@ -10,12 +10,13 @@ import copy
 import json
 import threading
 import uuid
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flowmetal.store import kinds
 from flowmetal.store.flow_table import flow_row, last_status
-from flowmetal.store.plan import Plan
+from flowmetal.store.plan import Plan, by_itself
 from flowmetal.store.protocol import (
     FORMAT_VERSION,
     Commit,
@@ -38,6 +39,7 @@ class MemoryStore:
     def __init__(self, *, faults: Faults | None = None) -> None:
         self._faults = faults
         self._log: list[Row] = []
+        self._last_pos = 0
         self._flows: dict[str, list[Row]] = {}
         self._keys: dict[tuple[str, str], Row] = {}
         self._snapshots: dict[str, list[Snapshot]] = {}
@@ -51,7 +53,9 @@ class MemoryStore:
         """See `Store.commit_group`."""
         if self._closed:
             return [StoreError("the store is closed")] * len(commits)
-        plan = Plan.of(commits, len(self._log), self.last_seq, self.find)
+        if by_itself(commits):
+            return [outcome for commit in commits for outcome in self.commit_group([commit])]
+        plan = Plan.of(commits, self._last_pos, self.last_seq, self.find)
         if not plan.accepted:
             return plan.outcomes
         try:
@@ -76,11 +80,29 @@ class MemoryStore:
         for _, snapshot in plan.snapshots:
             self._snapshots.setdefault(snapshot.flow_id, []).append(copy.copy(snapshot))
         self._log.extend(rows)
+        self._last_pos = plan.pos
+        self._remove(plan.removed)
+
+    def _remove(self, removed: Mapping[str, int]) -> None:
+        if not removed:
+            return
+        for flow_id, seq in removed.items():
+            kept = [row for row in self._flows.pop(flow_id, []) if row.seq > seq]
+            if kept:
+                self._flows[flow_id] = kept
+            self._snapshots[flow_id] = [s for s in self._snapshots.pop(flow_id, []) if s.seq > seq]
+        self._log = [row for row in self._log if row.seq > removed.get(row.flow_id, 0)]
+        self._keys.clear()
+        for row in self._log:
+            if row.key is not None:
+                self._keys.setdefault((row.kind, row.key), row)
+        self._drop_mirror()
 
     def rows(self, flow_id: str, after_seq: int = 0, limit: int | None = None, of: frozenset[str] | None = None) -> list[Row]:
         """See `Store.rows`."""
         self._check_open()
-        rows = self._flows.get(flow_id, [])[after_seq:]
+        rows = self._flows.get(flow_id, [])
+        rows = rows[bisect_right(rows, after_seq, key=lambda row: row.seq) :]
         if of is not None:
             rows = [row for row in rows if row.kind in of]
         return [copy.copy(row) for row in rows[:limit]]
@@ -93,11 +115,12 @@ class MemoryStore:
     def last_seq(self, flow_id: str) -> int:
         """See `Store.last_seq`."""
         self._check_open()
-        return len(self._flows.get(flow_id, ()))
+        rows = self._flows.get(flow_id)
+        return rows[-1].seq if rows else 0
 
     def last_pos(self) -> int:
         """See `Store.last_pos`."""
-        return len(self._log)
+        return self._last_pos
 
     def find(self, kind: str, key: str) -> Row | None:
         """See `Store.find`."""
@@ -135,7 +158,7 @@ class MemoryStore:
         """See `Store.each_open_request`."""
         for row in self.open_requests():
             data = json.loads(row.data)
-            if row.kind != kinds.EFFECT_REQUESTED or data.get("op") not in idle or data.get("due_at") is not None:
+            if row.kind != kinds.EFFECT_REQUESTED or data.get("op") not in idle or data.get("due_at") is not None or "linked" in data:
                 yield row
 
     def orphans(self) -> list[tuple[str, str]]:

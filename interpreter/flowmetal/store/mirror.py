@@ -6,6 +6,7 @@ The one rule: it is derived; it is made when the first query comes, and follows 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,13 +28,13 @@ class Mirror:
         self._pos = 0
 
     def catch_up(self, log: Sequence[Row]) -> None:
-        """Copy what the log has gained; `log[i]` has the `pos` i + 1."""
-        new = log[self._pos :]
+        """Copy what the log has gained; it is in the order of `pos`."""
+        new = log[bisect_right(log, self._pos, key=lambda row: row.pos) :]
         if new:
             plan = Plan(self._pos, lambda _: 0, lambda _, __: None)
             plan.rows.extend(new)
             self._table.write(plan)
-            self._pos += len(new)
+            self._pos = new[-1].pos
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A cursor for one query."""

@@ -17,7 +17,13 @@ from flowmetal.store.protocol import (
     Row,
     Snapshot,
     StoreConflict,
+    StoreError,
 )
+
+
+def by_itself(commits: Sequence[Commit]) -> bool:
+    """Whether the group must be taken apart: a commit that removes rows shares its transaction with no other."""
+    return len(commits) > 1 and any(commit.remove for commit in commits)
 
 
 class Plan:
@@ -32,6 +38,7 @@ class Plan:
         """Each with the last `pos` before it."""
         self.outcomes: list[Outcome] = []
         self.accepted: list[int] = []
+        self.removed: dict[str, int] = {}
         self._keyed: dict[tuple[str, str], Row] = {}
         self._last_seq = last_seq
         self._find = find
@@ -52,6 +59,7 @@ class Plan:
             return
         for row in commit.rows:
             self._place(row)
+        self.removed.update(commit.remove)
         self.snapshots.extend((self.pos, snapshot) for snapshot in commit.snapshots)
         self.accepted.append(len(self.outcomes))
         self.outcomes.append(CommitResult(commit.rows))
@@ -64,6 +72,8 @@ class Plan:
         return outcomes
 
     def _refusal(self, commit: Commit) -> Exception | None:
+        if commit.remove and not any(row.flow_id.startswith("$") and row.flow_id not in commit.remove for row in commit.rows):
+            return StoreError("a commit that removes rows says so in a stream that stays")
         if commit.unique is not None:
             there = self._find(*commit.unique) or self._keyed.get(commit.unique)
             if there is not None:

@@ -16,6 +16,9 @@ The promises, which one suite of tests asks of every backend:
   Within a group, a later member sees the rows of an earlier one that was accepted.
 - **Expectation.** `Commit.expect` maps a flow to the last `seq` that the author has seen (0: it must not exist yet).
   A flow that is not in `expect` is appended to without a check: arrivals use that.
+- **Removal.** `Commit.remove` names flows with a `seq` each: their rows up to it go, with what only they refer to, in the
+  same commit that writes its rows. `seq` and `pos` of what remains do not change. A commit that removes writes a row of a
+  stream that is never emptied, so that no `pos` is given twice. A flow that loses its last row begins again at 1.
 - **Uniqueness.** `Commit.unique` is checked before `expect`; when a row of that kind and key is there, nothing is
   written, and the outcome is `Duplicate` with the row. A retry after a lost answer is therefore safe.
 - **Threads.** All methods but `query` belong to one thread, the writer's. `query` may be called from any.
@@ -94,6 +97,8 @@ class Commit:
     expect: dict[str, int] = field(default_factory=dict)
     snapshots: list[Snapshot] = field(default_factory=list)
     unique: tuple[str, str] | None = None
+    remove: dict[str, int] = field(default_factory=dict)
+    """Flows, and the last `seq` of each that goes; the commit is then made by itself."""
 
 
 @dataclass(slots=True)
@@ -191,7 +196,8 @@ class Store(Protocol):
         """Rows `effect-requested` and `await` of open flows that have no outcome yet, in the order of `pos`."""
 
     def each_open_request(self, idle: frozenset[str] = frozenset()) -> Iterator[Row]:
-        """The same, one after the other, so that not all are in memory; without those of `idle` operations that have no `due_at`."""
+        """The same, one after the other, so that not all are in memory; without those of `idle` operations that have no `due_at`
+        and are not `linked` to a step of another flow."""
 
     def orphans(self) -> list[tuple[str, str]]:
         """Open flows that belong to a flow (`parent` in their first row) that is not open, each with that flow; in order of start."""

@@ -121,6 +121,12 @@ async def send(
     return json_response({"message_id": message_id}, 202)
 
 
+@router.delete("/v1/flows/{flow_id}", summary="Delete a flow that is over", responses={409: {"description": "It is open, or needed"}})
+async def delete(flow_id: FlowId, context: Ctx, by: By, key: RequestId = None) -> Response:
+    """Deletes the flow's history and that of the flows which belong to it. The same `Idempotency-Key` again is answered as the first was."""
+    return json_response({"deleted": await context.engine.keeping.delete(flow_id, by=by, request_id=key)})
+
+
 async def control(context: Context, request: Request, flow_id: str, action: str, by: str, key: str | None) -> Response:
     """One control action; gives the flow's row. The same `Idempotency-Key` again changes nothing."""
     text = decode(await read_body(request, context.limits))

@@ -1,0 +1,76 @@
+"""Commands that keep a store: `backup`, `delete`.
+
+In: a folder, or flows. Out: what was copied or is gone. The one rule: nothing that is open is deleted, and every flow that is gone is named.
+"""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from flowmetal.cli.exits import DONE, exit_code
+from flowmetal.cli.options import common_json, with_client
+from flowmetal.cli.output import print_json, remark
+from flowmetal.client.client import Client
+from flowmetal.errors import FlowmetalError, FlowNotFound
+
+
+@click.command()
+@click.argument("directory", metavar="DIR", type=click.Path(file_okay=False))
+@common_json
+def backup(directory: str, store: str | None, as_json: bool) -> None:
+    """Copy the store, as it stands at this moment, into the folder DIR.
+
+    Flows go on meanwhile. The copy opens as a store: to restore it, name it with --store, or put it in the place of a store that nobody
+    serves. The token and secrets are not in it.
+    """
+    path = with_client(store, lambda client: client.backup(os.path.realpath(directory)))
+    if as_json:
+        print_json({"path": path})
+    else:
+        click.echo(path)
+
+
+@click.command()
+@click.argument("flows", metavar="FLOW...", nargs=-1)
+@click.option("--where", metavar="SQL", help="Flows that are over and for which this condition holds, over the view `flows`.")
+@common_json
+def delete(flows: tuple[str, ...], where: str | None, store: str | None, as_json: bool) -> int:
+    """Delete flows that are over: their history, with that of the flows which belong to them.
+
+    An open flow is refused. What a flow sent, started or published stays; the log says who deleted what.
+    """
+    if bool(flows) == (where is not None):
+        raise click.UsageError("name the flows, or give --where with a condition")
+    return with_client(store, lambda client: _delete(client, flows, where, as_json=as_json))
+
+
+async def _delete(client: Client, flows: tuple[str, ...], where: str | None, *, as_json: bool) -> int:
+    code, gone = DONE, set[str]()
+    for flow in flows if where is None else await ended_where(client, where):
+        if flow in gone:
+            continue
+        try:
+            ids = await client.delete(str((await client.flow(flow))["flow_id"]))
+        except FlowmetalError as error:
+            if where is not None and isinstance(error, FlowNotFound):
+                continue  # somebody else was faster
+            remark(f"error: {flow}: {error.render()}")
+            code = code or exit_code(error)
+            continue
+        gone.update(ids)
+        if as_json:
+            print_json({"flow_id": ids[0], "deleted": ids})
+        else:
+            click.echo(f"{ids[0]} deleted" + (f", with {', '.join(ids[1:])}" if ids[1:] else ""))
+    return code
+
+
+async def ended_where(client: Client, where: str) -> tuple[str, ...]:
+    """The flows that are over and for which a condition holds, the oldest first."""
+    found = await client.sql(f"SELECT flow_id FROM flows WHERE finished_at IS NOT NULL AND ({where}) ORDER BY created_at")
+    flows = tuple(str(row[0]) for row in found)
+    if not flows:
+        remark("no flow that is over fits")
+    return flows

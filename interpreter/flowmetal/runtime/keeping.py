@@ -1,0 +1,38 @@
+"""What becomes of flows and stores besides running: deleted, copied.
+
+In: what a client asks. Out: what was done. The one rule: nothing that is open is lost, and what is gone is said in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowmetal.errors import StoreError
+from flowmetal.runtime import deletion
+from flowmetal.store.files import FileStore
+
+if TYPE_CHECKING:
+    from flowmetal.runtime.engine import Engine
+
+
+class Keeping:
+    """Keeps the flows of an engine's store."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    async def delete(self, flow_id: str, *, by: str = "", reason: str | None = None, request_id: str | None = None) -> list[str]:
+        """Deletes a flow that is over and what belongs to it: their ids. Raises FlowNotFound; FlowConflict where it is open, or needed."""
+        return await deletion.delete(self.engine, flow_id, by=by, reason=reason, request_id=request_id)
+
+    async def backup(self, directory: str) -> str:
+        """Copies the store, as it stands at this moment, into a folder: the new file's path. Flows go on meanwhile."""
+        store = self.engine.store
+        if not isinstance(store, FileStore):
+            raise StoreError("a store in memory has no file to copy", type="store/path", hint="export its flows, or use a store in a file")
+        folder = Path(directory)
+        if not folder.is_absolute():
+            raise StoreError(f"the folder of a backup is an absolute path on the host's machine, not {directory[:80]!r}", type="store/path")
+        return str(await asyncio.get_running_loop().run_in_executor(None, store.backup, folder))

@@ -189,7 +189,7 @@ def test_the_two_commands() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     commands = re.findall(r'^pip install -e "\.\[(\w+)\]" && (\w+(?: \w+)?) ', readme, re.MULTILINE)
     assert commands == [("lab", "flowmetal lab"), ("test", "pytest")]
-    assert {extra for extra, _ in commands} == set(PROJECT["optional-dependencies"])
+    assert {extra for extra, _ in commands} | {"postgres"} == set(PROJECT["optional-dependencies"])
     assert "flowmetal" in PROJECT["scripts"]
     assert f"Python {PROJECT['requires-python'].removeprefix('>=')} or newer" in readme
 
@@ -235,7 +235,7 @@ def test_http_routes() -> None:
     assert documented == served
 
 
-@pytest.mark.parametrize("view", ["flows", "events", "effects", "messages", "timers", "definitions", "schedules"])
+@pytest.mark.parametrize("view", ["flows", "events", "effects", "messages", "timers", "definitions", "schedules", "sources"])
 def test_views_and_columns(view: str) -> None:
     store = MemoryStore()
     columns = store.query(f"SELECT * FROM {view}").columns
@@ -263,7 +263,8 @@ STEPS = """
 (status a) (history a) (state-at a 1) (flows) (promise-status p) (charge 1) (call 'charge [1])
 (defflow answering [] (let [m (receive)] (reply m 1)))
 (ask (start answering) {:q 1}) (topic "t" {}) (publish "t" 1) (let [s (subscribe "t" {:from :start})] (next-event s))
-(queue :q {:concurrency 1}) (schedule :s #dur "1d" sub) (unschedule :s) (defflow again [n] (if (zero? n) 0 (continue-as (dec n)))) (again 1)
+(queue :q {:concurrency 1}) (schedule :s #dur "1d" sub) (unschedule :s) (defsource d {:url "sqlite:///x" :sql "SELECT 1"})
+(defflow again [n] (if (zero? n) 0 (continue-as (dec n)))) (again 1)
 (def box (atom 0)) @box (swap! box inc) (swap-vals! box inc) (reset! box 1) (reset-vals! box 2) (compare-and-set! box 2 3)
 (sh ["true"]) (sql/query "postgresql://x/y" "SELECT 1")
 """

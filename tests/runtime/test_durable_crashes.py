@@ -47,6 +47,15 @@ PROGRAMS = {
                (sleep #dur "1h")
                [(status h) (do (resume! h) (try @h (catch :my/bad e :bad)))]))"""
     ),
+    "source": Program(
+        """(defflow main []
+             (defsource rows {:url "db" :sql "SELECT * FROM t WHERE n > :cursor" :every #dur "1m" :lag #dur "3m"})
+             (let [s (subscribe "rows" {:from :start}) got (mapv (fn [_] (:n (next-event s))) (range 4))]
+               (sleep #dur "5m")
+               (defsource rows nil)
+               [got (await (async (next-event s)) {:timeout #dur "1h" :else :no-more})]))""",
+        answer=lambda call: [{"n": n} for n in range(1, 5) if n > call.args[2]] if call.op == "source/read" else None,
+    ),
     "deadline": Program(
         """(defforeign work [n])
            (defflow leaf [] (try (sleep #dur "1d") (finally (work 1))))

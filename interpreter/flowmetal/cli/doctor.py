@@ -20,6 +20,7 @@ from flowmetal.cli.exits import DONE, NOT_FOUND
 from flowmetal.cli.kernelspec import spec_path
 from flowmetal.cli.options import common_json
 from flowmetal.cli.output import print_json
+from flowmetal.client.client import Client
 from flowmetal.client.store_url import StoreUrl, resolve
 from flowmetal.errors import FlowmetalError
 
@@ -94,6 +95,7 @@ async def _attached(where: StoreUrl, problems: list[str]) -> dict[str, Any]:
     client = await connect(where)
     try:
         said = await client.host()
+        problems += await _failing_sources(client)
     except FlowmetalError as error:
         problems.append(error.render().replace("\n", "; "))
         return {"reachable": False}
@@ -101,6 +103,11 @@ async def _attached(where: StoreUrl, problems: list[str]) -> dict[str, Any]:
         await client.aclose()
     keys = ("url", "background", "started_at", "version", "flows")
     return {"reachable": True} | {("open_flows" if key == "flows" else key): said.get(key) for key in keys if key in said}
+
+
+async def _failing_sources(client: Client) -> list[str]:
+    rows = await client.sql("SELECT name, error->>'$.message' FROM sources WHERE error IS NOT NULL ORDER BY name")
+    return [f"the source {name} cannot be read, and is tried again: {message}" for name, message in rows.fetchall()]
 
 
 def _shown(value: Any) -> str:

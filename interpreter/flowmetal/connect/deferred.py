@@ -53,4 +53,10 @@ def connectors(secret_of: SecretOf) -> list[Connector]:
 
         return QueryConnector(secret_of=secret_of)
 
-    return [Deferred(frozenset({"http/request"}), http), Deferred(frozenset({"sh"}), processes), Deferred(frozenset({"sql/query"}), queries)]
+    def sources() -> Connector:
+        from flowmetal.connect.sql_source import SourceConnector
+
+        return SourceConnector(secret_of=secret_of)
+
+    makers = {"http/request": http, "sh": processes, "sql/query": queries, "source/read source/done": sources}
+    return [Deferred(frozenset(ops.split()), make) for ops, make in makers.items()]

@@ -65,7 +65,7 @@ class QueryConnector:
         if len(rows) > MAX_ROWS:
             return Failed("limit", f"the query gives more than {MAX_ROWS:,} rows: add a LIMIT", None, call.attempt)
         keys = [kw(name) for name in columns]
-        return Completed(Vector.of([Map.of(zip(keys, map(_value, row), strict=True)) for row in rows]), call.attempt)
+        return Completed(Vector.of([Map.of(zip(keys, map(value_of, row), strict=True)) for row in rows]), call.attempt)
 
     async def close(self) -> None:
         """Ends the threads."""
@@ -73,28 +73,33 @@ class QueryConnector:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _reader(url: str) -> Callable[[str, str, Params, float], Rows]:
+def kind_of(url: str) -> str:
+    """`postgresql`, `sqlite` or `duckdb`; raises LispError for the URL of another database."""
     scheme = urlsplit(url).scheme
     if scheme in ("postgresql", "postgres"):
-        return _postgres
+        return "postgresql"
     if scheme == "sqlite":
-        return _sqlite
+        return "sqlite"
     if scheme == "duckdb" or url.endswith(".duckdb"):
-        return _duckdb
-    raise LispError("sql/query knows postgresql://…, sqlite:///PATH and duckdb:///PATH", type="value")
+        return "duckdb"
+    raise LispError("databases are named by postgresql://…, sqlite:///PATH and duckdb:///PATH", type="value")
 
 
-def _path(url: str) -> str:
+def _reader(url: str) -> Callable[[str, str, Params, float], Rows]:
+    return {"postgresql": _postgres, "sqlite": _sqlite, "duckdb": _duckdb}[kind_of(url)]
+
+
+def path_of(url: str) -> str:
     """The file that `scheme:///PATH` (relative, as SQLAlchemy has it) or `scheme:////PATH` names."""
     rest = url.partition("://")[2] if "://" in url else url
     return rest.removeprefix("/") if "://" in url else rest
 
 
 def _sqlite(url: str, query: str, params: Params, limit: float) -> Rows:
-    connection = sqlite3.connect(f"file:{quote(_path(url))}?mode=ro", uri=True, timeout=limit)
+    connection = sqlite3.connect(f"file:{quote(path_of(url))}?mode=ro", uri=True, timeout=limit)
     try:
         connection.execute("PRAGMA query_only = 1")
-        return _fetched(connection.execute(query, params))
+        return fetched(connection.execute(query, params))
     finally:
         connection.close()
 
@@ -102,22 +107,23 @@ def _sqlite(url: str, query: str, params: Params, limit: float) -> Rows:
 def _duckdb(url: str, query: str, params: Params, limit: float) -> Rows:
     import duckdb
 
-    with duckdb.connect(_path(url), read_only=True, config={"enable_external_access": False}) as connection:
-        return _fetched(connection.execute(query, params))
+    with duckdb.connect(path_of(url), read_only=True, config={"enable_external_access": False}) as connection:
+        return fetched(connection.execute(query, params))
 
 
 def _postgres(url: str, query: str, params: Params, limit: float) -> Rows:
     try:
         import psycopg
     except ImportError:
-        raise LispError('sql/query on PostgreSQL needs psycopg: pip install "psycopg[binary]"', type="sql/failed") from None
+        raise LispError('sql/query on PostgreSQL needs psycopg: pip install "flowmetal[postgres]"', type="sql/failed") from None
     options = f"-c default_transaction_read_only=on -c statement_timeout={int(limit * 1000)}"
     with psycopg.connect(url, options=options, connect_timeout=max(1, int(limit))) as connection:
         connection.read_only = True
-        return _fetched(connection.execute(query, params or None))
+        return fetched(connection.execute(query, params or None))
 
 
-def _fetched(cursor: Any) -> Rows:
+def fetched(cursor: Any) -> Rows:
+    """The columns and rows of a SELECT; one row more than may be, so that too many are noticed."""
     if cursor.description is None:
         raise LispError("sql/query takes one SELECT", type="sql/refused")
     return [column[0] for column in cursor.description], cursor.fetchmany(MAX_ROWS + 1)
@@ -125,11 +131,12 @@ def _fetched(cursor: Any) -> Rows:
 
 def _params(value: Any) -> Params:
     if isinstance(value, Map):
-        return {k.name: _param(v) for k, v in value.items()}
-    return [_param(each) for each in value]
+        return {k.name: param(v) for k, v in value.items()}
+    return [param(each) for each in value]
 
 
-def _param(x: Any) -> Any:
+def param(x: Any) -> Any:
+    """A value as a parameter of a query."""
     if x is None or isinstance(x, (bool, int, float, str, bytes)):
         return x
     if isinstance(x, Instant):
@@ -137,7 +144,7 @@ def _param(x: Any) -> Any:
     return x if isinstance(x, (Decimal, UUID)) else to_plain(x)[0]
 
 
-def _value(x: Any) -> Any:
+def value_of(x: Any) -> Any:
     """A column's value as the language has it."""
     if x is None or isinstance(x, (bool, int, float, str, bytes, Decimal, UUID)):
         return x
@@ -149,7 +156,7 @@ def _value(x: Any) -> Any:
     if isinstance(x, (date, clock_time)):
         return x.isoformat()
     if isinstance(x, (list, tuple)):
-        return Vector.of([_value(each) for each in x])
+        return Vector.of([value_of(each) for each in x])
     if isinstance(x, dict):
-        return Map.of([(kw(str(k)), _value(v)) for k, v in x.items()])
+        return Map.of([(kw(str(k)), value_of(v)) for k, v in x.items()])
     return bytes(x) if isinstance(x, (bytearray, memoryview)) else str(x)

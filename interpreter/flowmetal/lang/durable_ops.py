@@ -73,3 +73,12 @@ def _schedule(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
 @op("flow", "unschedule", 1, 1, "([name])", "Ends a schedule; whether there was one. Flows that it began go on.", "(unschedule :no-such) ;=> false")
 def _unschedule(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     return m.ask(fiber, "unschedule", name_of(args[0], "a schedule"), [])
+
+
+SOURCE_OPTIONS = ("sql", "url", "every", "topic", "lag", "key", "column", "from", "done")
+
+
+@op("flow", "source*", 2, 2, "([name options])", "Declares a database source. `defsource` is made of it.")
+def _source(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
+    options = None if args[1] is None else options_of(args[1], SOURCE_OPTIONS, "defsource")
+    return m.ask(fiber, "defsource", name_of(args[0], "a source"), [options])

@@ -35,6 +35,7 @@ from flowmetal.runtime.promises import Awaited
 from flowmetal.runtime.queues import Queues
 from flowmetal.runtime.rows import Draft, to_draft, to_row
 from flowmetal.runtime.schedules import Schedules
+from flowmetal.runtime.sources import Sources
 from flowmetal.runtime.supply import Supplies
 from flowmetal.runtime.tasks import Tasks
 from flowmetal.runtime.timers import Timers
@@ -91,6 +92,7 @@ class Engine:
         self.asking = Asking(self)
         self.queues = Queues(self)
         self.schedules = Schedules(self)
+        self.sources = Sources(self)
         self.keeping = Keeping(self)
         self.dispatcher = Dispatcher(self, connectors)
         self.awaited = Awaited(self)
@@ -119,6 +121,7 @@ class Engine:
         await self.queues.open()
         await recovery.recover(self)
         await self.schedules.open()
+        await self.sources.open()
 
     async def _check_clock(self) -> None:
         """A virtual clock belongs to a store from its creation."""
@@ -265,7 +268,8 @@ class Engine:
 
     def _timer_due(self, flow_id: str, step: int) -> None:
         if kinds.is_stream(flow_id):
-            {kinds.SCHEDULES_STREAM: self.schedules.due, kinds.QUEUES_STREAM: self.queues.due}[flow_id](step)
+            streams = {kinds.SCHEDULES_STREAM: self.schedules.due, kinds.QUEUES_STREAM: self.queues.due, kinds.SOURCES_STREAM: self.sources.due}
+            streams[flow_id](step)
             return
         if step < 0:
             self.foreign.back(flow_id, -step)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 OPS = shared_atoms.OPS | frozenset({
     "send", "publish", "subscribe", "topic", "pause", "resume", "cancel", "terminate", "status", "history", "flows", "state-at", "promise-status",
-    "queue", "schedule", "unschedule",
+    "queue", "schedule", "unschedule", "defsource",
 })  # fmt: skip
 
 
@@ -44,6 +44,8 @@ async def perform(engine: Engine, sender: str, key: str, draft: Draft) -> Any:
         return await engine.schedules.declare(target, args[0], args[1], args[2], key, sender)
     if op == "unschedule":
         return await engine.schedules.remove(target, key, sender)
+    if op == "defsource":
+        return await engine.sources.declare(target, args[0], key, sender)
     if op == "topic":
         return await engine.topics.declare(target, args[0], key, sender)
     target = await engine.resolve(target)

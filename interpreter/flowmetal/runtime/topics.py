@@ -86,11 +86,8 @@ class Topics:
         check_name(topic)
         if topic.startswith("$"):
             raise LispError(f"the topic {topic} is the interpreter's own: nobody else publishes to it", type="value")
-        message_id = self.engine.chance.uuid().hex
-        facts = {"topic": topic, "message_id": message_id, "source": source or None, "idempotency_key": key, "envelope": envelope, "from": by or None}
-        known = {name: fact for name, fact in facts.items() if fact is not None}
         row_key = None if key is None else f"{topic}\n{key}"
-        row = to_row(stream(topic), 0, Draft(kinds.PUBLISHED, None, None, known, {"message": value}, key=row_key, at=self.engine.clock.now()))
+        message_id, row = self.event(topic, value, key=row_key, source=source, idempotency_key=key, envelope=envelope, by=by)
         try:
             await self.engine.commit(Commit([row], unique=None if row_key is None else (kinds.PUBLISHED, row_key)))
         except Duplicate as duplicate:
@@ -98,6 +95,13 @@ class Topics:
             return str(json.loads(duplicate.row.data)["message_id"]), True
         self.wake(topic)
         return message_id, False
+
+    def event(self, topic: str, value: Any, *, key: str | None, source: str, by: str = "", **facts: Any) -> tuple[str, Row]:
+        """The id and the row of an event; `key` is the row's, by which a repetition is found."""
+        message_id = self.engine.chance.uuid().hex
+        facts = {"topic": topic, "message_id": message_id, "source": source or None, **facts, "from": by or None}
+        known = {name: fact for name, fact in facts.items() if fact is not None}
+        return message_id, to_row(stream(topic), 0, Draft(kinds.PUBLISHED, None, None, known, {"message": value}, key=key, at=self.engine.clock.now()))
 
     def ending(self, process: Process, draft: Draft) -> Row:
         """The event of a flow's end, for the commit that ends it."""
@@ -116,7 +120,8 @@ class Topics:
         draft = Draft(kinds.TOPIC_DECLARED, None, None, {"topic": topic, "by": by}, {"options": options}, key=key, at=self.engine.clock.now())
         try:
             await self.engine.commit(Commit([to_row(kinds.TOPICS_STREAM, 0, draft)], unique=(kinds.TOPIC_DECLARED, key)))
-        except Duplicate:
+        except Duplicate:  # the answer to the first time was lost, and others may have come after it
+            await self.open()
             return
         self.declared[topic] = options
 

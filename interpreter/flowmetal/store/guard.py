@@ -28,7 +28,7 @@ TABLE_FUNCTIONS: Final = frozenset({
 """Functions that may stand where a table does. Others read files, settings, or tables by their names as text."""
 QUERY_NODES: Final = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
 
-_HINT: Final = "Write one SELECT over flows, events, effects, messages, timers, definitions or schedules."
+_HINT: Final = "Write one SELECT over flows, events, effects, messages, timers, definitions, schedules or sources."
 _NOT_SELECT: Final = "only a SELECT is allowed here, not {kind}"
 
 

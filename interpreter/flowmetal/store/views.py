@@ -165,6 +165,24 @@ SELECT name, d->>'$.flow' AS flow_name, coalesce(d->>'$.options.cron', 'every ' 
 FROM one WHERE life = '{kinds.SCHEDULE_DECLARED}'
 """
 
+SOURCES: Final = f"""
+WITH entry AS (
+    SELECT seq, at_us, flow_id, TRY_CAST(data AS JSON) AS j FROM fm.entries
+    WHERE kind IN ('{kinds.SOURCE_DECLARED}', '{kinds.SOURCE_READ}')
+), declared AS (
+    SELECT j->>'$.source' AS name, arg_max(j, seq) AS d, min(at_us) AS declared_us FROM entry
+    WHERE flow_id = '{kinds.SOURCES_STREAM}' GROUP BY name
+), read AS (
+    SELECT j->>'$.source' AS name, arg_max(j, seq) AS r, max(at_us) AS read_us, sum(TRY_CAST(j->>'$.rows' AS BIGINT)) AS rows FROM entry
+    WHERE flow_id <> '{kinds.SOURCES_STREAM}' GROUP BY name
+)
+SELECT name, coalesce(d->>'$.options.topic', name) AS topic, d->>'$.options.url' AS url, d->>'$.options.sql' AS sql,
+    coalesce(TRY_CAST(d->>'$.options.every' AS DOUBLE), 10) AS every_s, r->'$.value.cursor' AS cursor,
+    coalesce(TRY_CAST(rows AS BIGINT), 0) AS published, make_timestamptz(read_us) AS last_read_at, r->'$.error' AS error,
+    make_timestamptz(declared_us) AS created_at
+FROM declared LEFT JOIN read USING (name) WHERE (d->>'$.options') IS NOT NULL
+"""
+
 VIEWS: Final[dict[str, str]] = {
     "fm.entries": ENTRIES,
     "main.events": EVENTS,
@@ -174,6 +192,7 @@ VIEWS: Final[dict[str, str]] = {
     "main.timers": TIMERS,
     "main.definitions": DEFINITIONS,
     "main.schedules": SCHEDULES,
+    "main.sources": SOURCES,
 }
 CREATE: Final = tuple(f"CREATE OR REPLACE VIEW {name} AS {sql}" for name, sql in VIEWS.items())
 FINGERPRINT: Final = hashlib.sha256("\n".join(CREATE).encode()).hexdigest()[:16]

@@ -172,6 +172,18 @@ def test_a_call_at_most_once_is_never_leased_again(http: Door) -> None:
     assert http.answer(task, "complete", result=1) == 409
 
 
+def test_a_lease_that_runs_out_is_no_attempt_and_the_history_shows_it(http: Door) -> None:
+    flow = http.start("keyed", 8)
+    (first,) = http.lease("keyed", lease=0.1)
+    (second,) = http.lease("keyed")
+    assert (first["attempt"], second["attempt"], second["idempotency_key"]) == (1, 1, first["idempotency_key"])
+    assert http.answer(first, "complete", result="late") == 409
+    http.answer(second, "complete", result=None)
+    http.ended(flow)
+    shown = [(e["kind"], e["data"]["task"]) for e in http.get(f"/v1/flows/{flow}/events").json() if "task" in e["data"]]
+    assert shown == [("lease-expired", first["id"]), ("effect-completed", second["id"])]
+
+
 def test_at_most_once_another_attempt_needs_the_workers_word_that_nothing_happened(http: Door) -> None:
     flow = http.start("once")
     http.answer(http.lease("once")[0], "fail", error={"message": "not sent"}, retry=True)

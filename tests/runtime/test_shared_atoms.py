@@ -47,6 +47,11 @@ def test_the_function_that_changes_it_may_not_wait(form: str) -> None:
       (is (= 0 @counter))""")
 
 
+def test_a_function_that_computes_too_long_is_stopped_with_a_word_on_what_to_do() -> None:
+    held("""(is (thrown-with-msg? :limit #"compute first" (swap! counter (fn [v] (loop [] (recur))))))
+      (is (= 0 @counter))""")
+
+
 def test_a_function_that_throws_changes_nothing() -> None:
     held("""(is (thrown? :type (swap! counter + "a"))) (is (= 0 @counter))""")
 

@@ -31,17 +31,25 @@ def _no_supply(request: Request) -> Any:
 
 
 def run(
-    definitions: Definitions, f: Closure, args: list[Any], pin: int, *, kind: str, on_define: OnDefine | None = None, marks: list[Mark] | None = None
+    definitions: Definitions,
+    f: Closure,
+    args: list[Any],
+    pin: int,
+    *,
+    kind: str,
+    on_define: OnDefine | None = None,
+    marks: list[Mark] | None = None,
+    fuel: int = MACRO_FUEL,
 ) -> Any:
-    """Calls `f` and gives its value; raises LispError for an error, or for anything that would wait."""
+    """Calls `f` and gives its value; raises LispError for an error, for anything that would wait, and after `fuel` transitions."""
     state = State("", "", kind, pin, Program(body=f, args=args))
     machine = Machine(definitions, state, _no_supply)
     machine.begin()
-    fuel = MACRO_FUEL
     while True:
-        left = machine.run(SLICE)
-        fuel -= SLICE - left
-        if left == SLICE and not machine.outbox:
+        slice_ = min(SLICE, fuel)
+        left = machine.run(slice_)
+        fuel -= slice_ - left
+        if left == slice_ and not machine.outbox:
             raise LispError("this waits for what never comes: macros and the top level of a file may not wait", type="compile/syntax")
         actions, machine.outbox = machine.outbox, []
         for action in actions:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 OPS = frozenset({"deref", "swap!", "swap-vals!", "reset!", "reset-vals!", "compare-and-set!"})
 
 
+FUEL = 200_000
+"""Transitions that the function of a `swap!` may take: nothing else runs meanwhile."""
+
+
 def shared(d: Define) -> Any:
     """The value that a definition is to have: an atom becomes one that is shared, known by its name and by what it began with."""
     if not isinstance(d.value, Atom):
@@ -68,8 +72,11 @@ def _changed(engine: Engine, op: str, old: Any, args: list[Any]) -> tuple[bool, 
         return True, args[0], args[0] if op == "reset!" else Vector.of([old, args[0]])
     f, *more = args
     try:
-        new = evaluate.run(engine.definitions.registry, f, [old, *more], engine.definitions.version, kind="swap")
+        new = evaluate.run(engine.definitions.registry, f, [old, *more], engine.definitions.version, kind="swap", fuel=FUEL)
     except LispError as e:
+        if e.type == "limit":
+            message = f"the function that changes a shared atom took more than {FUEL:,} steps: compute first, and let swap! only put the result in"
+            raise LispError(message, type="limit") from None
         if e.type != "compile/syntax":
             raise
         raise LispError(f"the function that changes a shared atom may not wait, nor read time or chance: {pr_str(f)}", type="value") from None

@@ -33,6 +33,8 @@ EFFECT_CANCELLING: Final = "effect-cancelling"
 """The flow that the step called was asked to end; the step has its outcome when that has cleaned up."""
 ATTEMPT_STARTED: Final = "attempt-started"
 ATTEMPT_FAILED: Final = "attempt-failed"
+LEASE_EXPIRED: Final = "lease-expired"
+"""A worker that had a call gave no answer in time: it is offered again, as the same attempt."""
 VALUE_RECORDED: Final = "value-recorded"
 AWAIT: Final = "await"
 AWAIT_SETTLED: Final = "await-settled"
@@ -102,10 +104,10 @@ CLOSING: Final[dict[str, str]] = {
 """Kinds that close a request, and the kind that they close: an effect by `step`, an await by its `data.flow`."""
 
 ALL: Final = frozenset(STATUS) | OPENING | frozenset(CLOSING) | {
-    CANCEL_REQUESTED, FLOW_UPGRADED, EFFECT_CANCELLING, TRUNCATED, ATTEMPT_STARTED, ATTEMPT_FAILED, VALUE_RECORDED, MESSAGE_RECEIVED,
+    CANCEL_REQUESTED, FLOW_UPGRADED, EFFECT_CANCELLING, TRUNCATED, ATTEMPT_STARTED, ATTEMPT_FAILED, LEASE_EXPIRED, VALUE_RECORDED, MESSAGE_RECEIVED,
     OUTPUT, LOG, CHECKPOINT, INFO, DEFINED, REQUEST, PROMISE_SETTLED, CELL_RESULT, ENGINE, PUBLISHED,
     TOPIC_DECLARED, SCHEDULE_DECLARED, SCHEDULE_REMOVED, SCHEDULE_PAUSED, SCHEDULE_RESUMED, SCHEDULE_FIRED, SCHEDULE_SKIPPED, QUEUE_DECLARED,
-    SOURCE_DECLARED, SOURCE_READ, ATOM_SET, FLOW_DELETED,
+    SOURCE_DECLARED, SOURCE_READ, ATOM_SET, FLOW_DELETED, FLOWS_IMPORTED,
 }  # fmt: skip
 
 DEFINITIONS_STREAM: Final = "$definitions"

@@ -9,6 +9,7 @@ import pytest
 from lives import HandClock, life, play, settle
 
 from flowmetal.testing import run_source
+from flowmetal.testing.audit import audit
 
 PROGRAMS = """
 (defforeign work [n])
@@ -126,6 +127,52 @@ def test_a_run_of_many_is_woken_from_its_last_begin_only(store: Any) -> None:
             assert len({json.loads(row.data)["run"] for row in runs}) == 6
             (row,) = engine.store.query("SELECT count(*) AS n, count(DISTINCT step) AS steps FROM effects WHERE flow_id = 'f'").plain()
             assert row["n"] == row["steps"]
+
+    play(scene)
+
+
+RECEIVING = """
+(defflow one-a-run [n] (let [m (receive)] (if (< n 2) (continue-as (inc n)) [n m])))
+(defflow leaves-one [n]
+  (if (pos? n)
+    (receive {:timeout #dur "1h" :else :none})
+    (let [p (async (receive {:match {:n 2}}))] (async (await p)) (:n (receive {:match {:n 1}})) (continue-as 1))))
+"""
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+def test_a_message_that_an_earlier_run_took_is_not_given_to_a_later_one(store: Any, lasting: bool) -> None:
+    async def scene() -> None:
+        clock = HandClock()
+        options: dict[str, Any] = {} if lasting else {"keep_snapshot": lambda process: False}
+        async with life(store, clock, **options) as engine:
+            await engine.load(RECEIVING, file="f.flow")
+            await engine.start_flow("one-a-run", [0], flow_id="f")
+            await engine.send("f", "a")
+            await settle(engine)
+        async with life(store, clock, **options) as engine:
+            await engine.send("f", "b")
+            await settle(engine)
+            assert (await engine.flow("f"))["status"] == "waiting"
+            await engine.send("f", "c")
+            assert (await engine.result("f") or {})["result"] == [2, "c"]
+
+    play(scene)
+
+
+def test_a_message_that_a_run_did_not_come_to_take_is_there_for_the_next(store: Any) -> None:
+    async def scene() -> None:
+        clock = HandClock()
+        async with life(store, clock, keep_snapshot=lambda process: False) as engine:
+            await engine.load(RECEIVING, file="f.flow")
+            await engine.start_flow("leaves-one", [0], flow_id="f")
+            await settle(engine)
+            await engine.control("f", "pause")
+            await engine.send("f", {"n": 1})
+            await engine.send("f", {"n": 2})
+            await engine.control("f", "resume")
+            assert (await engine.result("f") or {})["result"] == {"n": 2}
+            audit(store, engine.definitions.registry)
 
     play(scene)
 

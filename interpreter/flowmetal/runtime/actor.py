@@ -232,10 +232,13 @@ class Actor:
             self._append(process, turn, Draft(kinds.EFFECT_CANCELLED, step, None, {"reason": "the flow has ended", "ended": True}))
 
     def _close_run(self, process: Process, turn: Turn) -> None:
-        """A run ends, and the next begins: what the old one still asks for is withdrawn, and the flows that it called end."""
+        """A run ends, and the next begins: what the old one still asks for is withdrawn, the flows that it called end, and a message
+        that it had not taken yet is given back."""
         turn.orphans += [o.child for o in process.open.values() if o.child is not None]
-        for step in list(process.open):
-            self._append(process, turn, Draft(kinds.EFFECT_CANCELLED, step, None, {"reason": "the flow has begun anew"}))
+        for step in [*process.open, *process.delivered]:
+            withdrawal = process.withdrawal(step, "the flow has begun anew")
+            assert withdrawal is not None
+            self._append(process, turn, withdrawal)
 
     def _row(self, process: Process, draft: Draft) -> Row:
         pin = process.state.pin

@@ -106,9 +106,8 @@ class Book:
         self.terms = {name: draft.facts[name] for name in ("timeout", "on_failure") if name in draft.facts}
 
     def _continued(self, draft: Draft) -> None:
-        """A new run: what the old one had not taken is over, but for messages, and a cancel."""
+        """A new run: what the old one had not taken is over, but for a cancel. Rows before this one gave back messages that it had not taken."""
         self.pending = deque(d for d in self.pending if d.kind == kinds.CANCEL_REQUESTED)
-        self.mailbox.update((m.id, m) for m in self.delivered.values())
         self.delivered.clear()
 
     def _requested(self, draft: Draft) -> None:

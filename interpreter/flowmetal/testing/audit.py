@@ -84,7 +84,7 @@ def _reexecute(definitions: Definitions, flow_id: str, rows: list[Row]) -> None:
     ended, process.ended, process.paused = process.ended, False, False
     terminated = "flow/terminated" in rows[-1].data
     while process.runnable and (process.rebuilding or not terminated):
-        new, defines = process.run(100_000)
+        new, defines = process.run(1 if terminated else 100_000)  # a flow is terminated wherever it stands
         assert not new, f"{flow_id}: executed again it writes {new}"
         assert not defines, f"{flow_id}: executed again it defines {defines}"
     assert terminated or not ended or not process.state.fibers, f"{flow_id}: executed again it does not end"

@@ -27,6 +27,8 @@ from flowmetal.lang.values import Keyword, Symbol, Var, kw
 MAX_CODE_DEPTH = 400
 """How deep code (not data) may nest."""
 
+_A_CALL = "a list is a call of its first element: (f x), not f(x); data in a row is written [1 2 3]"
+
 RunMacro = Callable[[Closure, list[Any], int], Any]
 FIRST_SLOT = 2
 """Slots 0 and 1 hold the definitions version and the running closure."""
@@ -169,8 +171,12 @@ class Analyzer:
         if form.ns is not None and self.definitions.resolve_ns(form.ns, self.ns, self.version) not in self.definitions.spaces:
             missing = f"unknown name {form}: there is no namespace {form.ns} here"
             return self.error(missing, form, "compile/unresolved", f"(require '[the.namespace :as {form.ns}]) gives one that name")
+        if form.ns is None and (form.name in natives.SPECIAL or form.name in natives.REWRITES):
+            return self.error(f"{form} is a special form: it can be called, but is not a value", form)
         near = self.definitions.suggestions(str(form), self.ns, self.version)
         hint = f"the nearest names are {', '.join(near)}" if len(near) > 1 else f"the nearest name is {near[0]}" if near else None
+        if hint is None and form.ns is None and self.fn_depth:
+            hint = f"a name must be defined before it is used: (declare {form}) above promises a definition that follows below"
         return self.error(f"unknown name {form}", form, "compile/unresolved", hint)
 
     # Lists
@@ -202,7 +208,7 @@ class Analyzer:
         """One expansion of a macro call. An error inside the macro is shown at the user's call."""
         args = list(form.rest())
         if isinstance(binding.value, Closure) and binding.value.code.arity(len(args)) is None:
-            raise self.error(f"{head.name} takes {binding.value.code.arity_text()}, but was given {len(args)}", form, "arity")
+            raise self.error(binding.value.code.arity_message(head.name, len(args)), form, "arity")
         try:
             return self.run_macro(binding.value, args, self.version)
         except SourceError:
@@ -222,7 +228,7 @@ class Analyzer:
                 if len(fns) == len(args):
                     leaf = leaves.call(f, fns, span)
             elif not isinstance(f, (MachineOp, Closure, MultiFn, Var)):
-                raise SourceError(f"{pr_str(f)} is not a function", type="type", span=span)
+                raise SourceError(f"{pr_str(f)} is not a function", type="type", span=span, hint=_A_CALL)
         return n.Call(span, leaf, fn, args)
 
     def check_arity(self, f: Any, count: int, span: Span | None) -> None:

@@ -234,7 +234,12 @@ def _fill_delay(d: Decoder, x: f.Delay, function: Any, value: Any) -> None:
     x.value = d.ref(value)
 
 
-def _fill_atom(d: Decoder, x: f.Atom, value: Any) -> None:
+def _fill_atom(d: Decoder, x: f.Atom, value: Any, facts: Any = None) -> None:
+    x.value = d.ref(value)
+    x.facts = None if facts is None else d.ref(facts)
+
+
+def _fill_transient(d: Decoder, x: Transient, value: Any) -> None:
     x.value = d.ref(value)
 
 
@@ -299,6 +304,6 @@ _SHELLS: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 _FILL: dict[str, Callable[..., None]] = {
     "fn": _fill_closure, "p": _fill_promise, "cb": _fill_callback, "h": _fill_handle, "a": _fill_atom,
-    "tr": _fill_atom, "delay": _fill_delay, "rdb": _fill_reducible, "frame": _fill_frame,
+    "tr": _fill_transient, "delay": _fill_delay, "rdb": _fill_reducible, "frame": _fill_frame,
     "fiber": _fill_fiber, "wait": _fill_wait, "run": _fill_program, "state": _fill_state,
 }  # fmt: skip

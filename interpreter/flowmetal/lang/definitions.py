@@ -173,9 +173,14 @@ class Definitions:
             return self._bound(refers.get(name), name, version)
         for space in REFERRED:
             cell = self._bound(space, name, version)
-            if cell is not None:
+            if cell is not None and not self._helper(cell, version):
                 return cell
         return None
+
+    def _helper(self, cell: Cell, version: int) -> bool:
+        """Whether a name is private to the library: who writes it elsewhere means a name of their own."""
+        binding = cell.at(version)
+        return binding is not None and bool(binding.meta.get("private"))
 
     def _bound(self, ns: str, name: str, version: int) -> Cell | None:
         space = self.spaces.get(ns)
@@ -192,11 +197,18 @@ class Definitions:
         """Every name that can be written in `current`: bare where referred, with its namespace elsewhere."""
         names = set(self.names(current, version))
         for ns in REFERRED:
-            names.update(self.names(ns, version))
+            names.update(self._open_names(ns, version))
         for ns in self.spaces:
             if ns not in REFERRED:
-                names.update(f"{ns}/{n}" for n in self.names(ns, version))
+                names.update(f"{ns}/{n}" for n in self._open_names(ns, version))
         return sorted(names)
+
+    def _open_names(self, ns: str, version: int) -> Iterator[str]:
+        """Names of a namespace that code outside of it may write, without the library's helpers, which end in *."""
+        for name, cell in list(self.spaces.get(ns, {}).items()):
+            binding = cell.at(version)
+            if name != "*ns*" and binding is not None and not binding.meta.get("private") and not (binding.version == 0 and len(name) > 1 and name[-1] == "*"):
+                yield name
 
     def suggestions(self, name: str, current: str, version: int) -> list[str]:
         """The nearest visible names to one that is unknown."""

@@ -149,6 +149,12 @@ def public_names(definitions: Definitions, version: int) -> Iterator[tuple[str, 
                 yield ns, name
 
 
+def matching(definitions: Definitions, pattern: Any, ns: str, version: int) -> list[str]:
+    """Names, as they can be written in `ns`, in which a compiled regex is found."""
+    found = {name if space in (ns, *REFERRED) else f"{space}/{name}" for space, name in public_names(definitions, version) if pattern.search(name)}
+    return sorted(found | {name for name in SPECIAL_DOCS if pattern.search(name)})
+
+
 def apropos(definitions: Definitions, text: str, ns: str, version: int) -> list[str]:
     """Names, as they can be written in `ns`, that contain a text or whose documentation does; those by name first."""
     wanted = text.lower()

@@ -12,7 +12,7 @@ from flowmetal.lang.machine_ops import op
 from flowmetal.lang.output_ops import say
 from flowmetal.lang.persistent import Vector
 from flowmetal.lang.printer import pr_str
-from flowmetal.lang.values import Symbol, split_name
+from flowmetal.lang.values import Regex, Symbol, split_name
 
 
 def _namespace(m: Machine, fiber: Fiber) -> str:
@@ -42,9 +42,19 @@ def _print_source(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     return None
 
 
-@op("core", "apropos", 1, 1, "([text])", "The names that contain a text, and then those whose documentation does.", '(first (apropos "reverse")) ;=> reverse')
+@op(
+    "core",
+    "apropos",
+    1,
+    1,
+    "([text-or-regex])",
+    "The names that contain a text, and then those whose documentation does.",
+    '(first (apropos "reverse")) ;=> reverse',
+)
 def _apropos(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     text = args[0]
+    if isinstance(text, Regex):
+        return Vector.of([Symbol(*split_name(name)) for name in describe.matching(m.definitions, text.compiled, _namespace(m, fiber), m.state.pin)])
     if not isinstance(text, (str, Symbol)) or not str(text):
         raise LispError(f"apropos needs some text to look for, but found {pr_str(text)}", type="type")
     found = describe.apropos(m.definitions, str(text), _namespace(m, fiber), m.state.pin)

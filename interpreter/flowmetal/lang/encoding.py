@@ -175,7 +175,7 @@ def _handle(e: Encoder, i: int, x: f.FlowHandle) -> list[Any]:
 def _atom(e: Encoder, i: int, x: f.Atom) -> list[Any]:
     if e.flow is not None:
         raise LispError("an atom belongs to its flow: pass its value, or give the atom to a top-level def", type="type")
-    return ["a", e.ref(x.value)]
+    return ["a", e.ref(x.value)] if x.facts is None else ["a", e.ref(x.value), e.ref(x.facts)]
 
 
 def _transient(e: Encoder, i: int, x: Transient) -> list[Any]:

@@ -86,6 +86,11 @@ def compare(a: Any, b: Any) -> int:
     return 0
 
 
+def has_order(x: Any) -> bool:
+    """Whether `compare` puts values of this kind in an order."""
+    return x is None or type(x) in _ORDERED or type(x) in _NUMBERS or type(x) in (Keyword, Symbol, Vector)
+
+
 def _compare_atoms(a: Any, b: Any) -> int:
     if a is None or b is None:
         return (a is not None) - (b is not None)
@@ -121,4 +126,4 @@ def kind_name(x: Any) -> str:
     return _KINDS.get(type(x).__name__, "a function")
 
 
-__all__ = ["compare", "equal", "hash_of", "key_of", "kind_name", "stable_hash", "truthy", "unkey"]
+__all__ = ["compare", "equal", "has_order", "hash_of", "key_of", "kind_name", "stable_hash", "truthy", "unkey"]

@@ -222,6 +222,8 @@ class Fibers:
         state = self.state
         if state.kind not in ("cell", "load"):
             raise LispError(f"{name} cannot be defined inside a flow", type="compile/syntax")
+        if isinstance(value, Atom) and value.facts is not None:
+            raise LispError("an atom that is given to a top-level def is shared by all flows: it has no metadata, no validator and no watches", type="value")
         if kind == "ns":
             state.program.ns = ns
         state.next_define += 1

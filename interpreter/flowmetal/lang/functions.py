@@ -66,6 +66,12 @@ class Arity:
         self.names: list[tuple[int, str, int, int]] = []
         """(slot, name, first position, end position) of each local that a user named."""
 
+    def parameters(self) -> str:
+        """`[a b & more]`; _ stands for a parameter that is taken apart."""
+        named = {slot: name for slot, name, start, _ in reversed(self.names) if start == 0}
+        shown = ["_" if name.endswith("__auto") else name for name in (named.get(2 + i, "_") for i in range(self.params + self.variadic))]
+        return f"[{' '.join([*shown[:-1], '&', shown[-1]] if self.variadic else shown)}]"
+
 
 class Code:
     """A compiled function: its arities, and where it stands in its root."""
@@ -118,6 +124,12 @@ class Code:
         text = f"{', '.join(before)} or {last}" if before else last
         return f"{text} argument{'' if text == '1' else 's'}"
 
+    def arity_message(self, name: str, count: int) -> str:
+        """What to say of a call with `count` arguments: the numbers that are taken, and the parameters."""
+        lists = " ".join(a.parameters() for a in self.all_arities())
+        prefix = f"{self.root.ns}/" if self.root.prelude is not None and self.root.ns not in ("core", "flow", "test") and "/" not in name else ""
+        return f"{prefix}{name} takes {self.arity_text()}, but was given {count}: ({lists})"
+
 
 def _canonical(instructions: list[tuple[Any, ...]]) -> str:
     return ";".join(",".join(_part(x) for x in ins) for ins in instructions)
@@ -168,7 +180,7 @@ def locals_of(f: Closure, arity: Arity, args: list[Any], version: int) -> list[A
 
 def arity_error(f: Closure, count: int) -> LispError:
     """The error of a call with `count` arguments, listing what is accepted."""
-    return LispError(f"{f.code.name or 'this function'} takes {f.code.arity_text()}, but was given {count}", type="arity")
+    return LispError(f.code.arity_message(f.code.name or "this function", count), type="arity")
 
 
 def leaf_function(f: Closure, version: int, often: bool) -> Callable[..., Any]:
@@ -325,10 +337,12 @@ class FlowHandle(Promise):
 class Atom:
     """A mutable cell in the state of one flow."""
 
-    __slots__ = ("value",)
+    __slots__ = ("facts", "value")
 
     def __init__(self, value: Any) -> None:
         self.value = value
+        self.facts: Map | None = None
+        """Its :meta, :validator and :watches, those that it has."""
 
     def flowmetal_repr(self) -> str:
         """`#atom[value]`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowmetal.errors import LispError
+from flowmetal.errors import LispError, SourceError
 from flowmetal.lang import evaluate, natives
 from flowmetal.lang.analyzer import Analyzer
 from flowmetal.lang.definitions import Binding, Definitions
@@ -131,7 +131,10 @@ def _eval(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
         return args[0]
     text = pr_str(args[0])
     root = Root(namespace_of(m, fiber), version_of(m, fiber), "eval", 1, 1, text)
-    form = read_all(Source("eval", text), ns=root.ns)  # the code must come again from the text alone
+    try:
+        form = read_all(Source("eval", text), ns=root.ns)  # the code must come again from the text alone
+    except SourceError as e:
+        raise LispError(f"eval: a part of the form is no data: {e.message}", type="type", hint="a function stands in a form as its name, a symbol") from None
     return m.invoke(fiber, evaluate.compile_form(m.definitions, root, form[0]), [])
 
 

@@ -10,6 +10,7 @@ import hashlib
 from functools import lru_cache
 from typing import Any
 
+import flowmetal.lang.atoms
 import flowmetal.lang.doc_ops
 import flowmetal.lang.durable_ops
 import flowmetal.lang.flow_ops

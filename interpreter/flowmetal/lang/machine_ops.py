@@ -14,7 +14,7 @@ from flowmetal.lang.frames import Fiber
 from flowmetal.lang.functions import OPEN, Atom, Closure, Delay, MachineOp, Promise, SharedAtom, leaf_function
 from flowmetal.lang.machine import Machine
 from flowmetal.lang.persistent import List, Vector
-from flowmetal.lang.primitives.checks import wrong
+from flowmetal.lang.primitives.checks import shown
 from flowmetal.lang.primitives.registry import LOOPS, primitive
 from flowmetal.lang.printer import pr_str
 from flowmetal.lang.requests import Mark
@@ -71,70 +71,10 @@ def _apply(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
 @op("core", "throw", 1, 1, "([error])", "Throws an error made by ex-info, or caught before.")
 def _throw(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     if not isinstance(args[0], ErrorValue):
-        raise LispError(f"throw needs an error made by ex-info, but was given {pr_str(args[0])}", type="type")
+        raise LispError(
+            f"throw needs an error made by ex-info, but was given {shown(args[0])}", type="type", hint='(throw (ex-info "what went wrong" {:key value}))'
+        )
     raise Thrown(args[0])
-
-
-# Atoms
-
-
-@op("core", "atom", 1, None, "([value])", "A cell in this flow's own state.", "@(atom 1) ;=> 1")
-def _atom(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
-    if len(args) > 1:
-        raise LispError("atom takes one value: atoms have no metadata and no validators", type="arity", hint="check the value in the function that swap! calls")
-    return Atom(args[0])
-
-
-@primitive("core", "held*", "([who a])", "What an atom holds.")
-def _held(who: Any, a: Any) -> Any:
-    if not isinstance(a, Atom):
-        raise wrong(who, "an atom", a)
-    return a.value
-
-
-@primitive("core", "atom?", "([x])", "Whether x is an atom.", "(atom? (atom 1)) ;=> true")
-def _is_atom(x: Any) -> bool:
-    return isinstance(x, (Atom, SharedAtom))
-
-
-@primitive("core", "shared-atom?*", "([x])", "Whether x is an atom that was given to a top-level def.")
-def _is_shared(x: Any) -> bool:
-    return isinstance(x, SharedAtom)
-
-
-def ask_shared(m: Machine, fiber: Fiber, name: str, a: SharedAtom, args: list[Any]) -> Any:
-    """One step on a shared atom."""
-    return m.ask(fiber, name, a.id, [a.begins, *args])
-
-
-@op("core", "change-shared*", 3, 3, "([name atom args])", "One step that changes a shared atom; swap! and its like are made of it.")
-def _change_shared(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
-    return ask_shared(m, fiber, args[0], args[1], list(args[2]))
-
-
-def _need_atom(a: Any) -> Atom:
-    if not isinstance(a, Atom):
-        raise LispError(f"expected an atom, but found {pr_str(a)}", type="type")
-    return a
-
-
-@op("core", "reset!", 2, 2, "([atom value])", "Sets an atom; gives the value.", "(reset! (atom 1) 2) ;=> 2")
-def _reset(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
-    if isinstance(args[0], SharedAtom):
-        return ask_shared(m, fiber, "reset!", args[0], args[1:])
-    _need_atom(args[0]).value = args[1]
-    return args[1]
-
-
-@op("core", "compare-and-set!", 3, 3, "([atom old new])", "Sets an atom if it holds old; whether it did.")
-def _compare_and_set(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
-    if isinstance(args[0], SharedAtom):
-        return ask_shared(m, fiber, "compare-and-set!", args[0], args[1:])
-    a = _need_atom(args[0])
-    if a.value is args[1] or a.value == args[1]:
-        a.value = args[2]
-        return True
-    return False
 
 
 # Delays
@@ -179,7 +119,7 @@ def _deref(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     if isinstance(x, Atom):
         return x.value
     if isinstance(x, SharedAtom):
-        return ask_shared(m, fiber, "deref", x, [])
+        return m.ask(fiber, "deref", x.id, [x.begins])
     if isinstance(x, Delay):
         return x.value if x.function is None else m.call_library(fiber, "compute-delay*", [x])
     if isinstance(x, Var):

@@ -59,7 +59,8 @@ def isa_in(h: Any, child: Any, parent: Any) -> bool:
 def _related(name: str, key: Keyword) -> None:
     @primitive("core", f"{name}-in*", "([h tag])", f"{name} in a hierarchy.")
     def related(h: Any, tag: Any) -> Any:
-        return _hierarchy(name, h).get(key).get(tag)
+        tags = h.get(key) if isinstance(h, Map) else None
+        return tags.get(tag) if isinstance(tags, Map) else None
 
 
 _related("parents", _PARENTS)

@@ -64,12 +64,13 @@ class Reader:
 
     def __init__(
         self, source: Source, *, ns: str = "user", aliases: Mapping[str, str] | None = None, edn: bool = False,
-        unknown_tag: Callable[[str, Any], Any] | None = None,
+        unknown_tag: Callable[[str, Any], Any] | None = None, own_tags: frozenset[str] = frozenset(),
     ) -> None:  # fmt: skip
-        """`edn` allows data only, none of the abbreviations of code; `unknown_tag` gives the value of an unknown tag."""
+        """`edn` allows data only, none of the abbreviations of code; `unknown_tag` gives the value of an unknown tag, and of `own_tags`."""
         self.source = source
         self.edn = edn
         self.unknown_tag = unknown_tag
+        self.own_tags = own_tags
         self.ns = ns
         self.aliases: Mapping[str, str] = aliases if aliases is not None else {}
         self.last_span: Span | None = None
@@ -158,7 +159,12 @@ class Reader:
     def _apply(self, level: _Level, end: int, *forms: Any) -> Any:
         """The value of a tag, or of `^`, with its forms."""
         try:
-            return self._with_meta(*forms) if len(forms) == 2 else read_tagged(level.kind[1:], forms[0], self.unknown_tag)
+            if len(forms) == 2:
+                return self._with_meta(*forms)
+            tag = level.kind[1:]
+            if tag in self.own_tags and self.unknown_tag is not None:
+                return self.unknown_tag(tag, forms[0])
+            return read_tagged(tag, forms[0], self.unknown_tag)
         except BadToken as e:
             raise self._error(str(e), level.start, end) from None
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cmp_to_key
 from typing import Any
 
+from flowmetal.errors import LispError
 from flowmetal.lang.maps import Map, Set
 from flowmetal.lang.vectors import Vector
 
@@ -29,6 +30,14 @@ class Comparator:
         self.function = function
         self.version = version
         """The definitions version that a function of the program sees."""
+
+    def check_first(self, key: Any) -> None:
+        """Refuses a key without an order at once, and not when the second one comes."""
+        from flowmetal.lang.equality import has_order, kind_name
+
+        if self.function is None and not has_order(key):
+            raise LispError(f"{kind_name(key)} has no order: a sorted collection needs keys that compare can put in one", type="type")
+        self.order(key, key)
 
 
 class Node:
@@ -174,7 +183,7 @@ class SortedMap(Map):
         by = cmp_to_key(order)
         given = list(pairs)
         if len(given) == 1:
-            order(given[0][0], given[0][0])
+            comparator.check_first(given[0][0])
         for k, v in sorted(given, key=lambda pair: by(pair[0])):
             if entries and order(entries[-1][0], k) == 0:
                 entries[-1] = (entries[-1][0], v)
@@ -219,7 +228,7 @@ class SortedMap(Map):
     def assoc(self, key: Any, value: Any) -> SortedMap:
         """With `value` at `key`."""
         if self.tree is None:
-            self.comparator.order(key, key)  # a key that cannot be compared is refused at once
+            self.comparator.check_first(key)
         return SortedMap(_with(self.tree, key, value, self.comparator.order), self.comparator, self.meta)
 
     def assoc_all(self, pairs: Iterable[tuple[Any, Any]]) -> SortedMap:

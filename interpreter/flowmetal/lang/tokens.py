@@ -127,7 +127,7 @@ def _unescape(m: re.Match[str]) -> str:
         return chr(code)
     if escape == "u":
         raise BadToken("\\u needs four hexadecimal digits")
-    raise BadToken(f"unsupported escape: \\{escape}")
+    raise BadToken(f'unsupported escape: \\{escape}; known are \\n \\t \\r \\b \\f \\\\ \\" and \\u with four digits, and in a regex #"…" none is needed')
 
 
 def read_character(token: str) -> str:
@@ -141,4 +141,4 @@ def read_character(token: str) -> str:
         return chr(int(body[1:], 16))
     if re.fullmatch("o[0-7]{1,3}", body) and int(body[1:], 8) <= 0o377:
         return chr(int(body[1:], 8))
-    raise BadToken(f"unsupported character: {token}")
+    raise BadToken(f"unsupported character: {token}; a character is one letter, or one of {' '.join(chr(92) + c for c in _CHARACTERS)}")

@@ -103,10 +103,14 @@ def read_edn(options: Any, s: Any) -> Any:
         return None
     marks = given is not None and (kw("readers") in given or kw("default") in given)
     mark = (lambda tag, form: Map.of([(TAGGED, Vector.of([sym(tag), form]))])) if marks else None
-    found = _read("edn/read-string", s, edn=True, unknown_tag=mark)
-    if not found and (given is None or kw("eof") not in given):
-        return None
-    return found[0] if found else given.get(kw("eof"))
+    readers = given.get(kw("readers")) if given is not None else None
+    own = frozenset(str(tag) for tag in readers.keys()) if isinstance(readers, Map) else frozenset()
+    found = _read("edn/read-string", s, edn=True, unknown_tag=mark, own_tags=own)
+    if found or given is None:
+        return found[0] if found else None
+    if kw("eof") not in given:
+        raise LispError("edn/read-string: the text holds no form", type="reader/eof", hint="the option :eof gives a value for that")
+    return given.get(kw("eof"))
 
 
 @primitive("edn", "write-string", "([x])", "A value as EDN text.", '(edn/write-string {:a 1}) ;=> "{:a 1}"')

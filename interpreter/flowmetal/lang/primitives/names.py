@@ -91,7 +91,8 @@ def gensym(prefix: Any = "G__") -> Symbol:
 @primitive("core", "value-meta*", "([x])", "The metadata of a value that is no var.")
 def meta(x: Any) -> Any:
     """`value-meta*`."""
-    return getattr(x, "meta", None)
+    facts = getattr(x, "facts", None)  # an atom's
+    return getattr(x, "meta", None) if facts is None else facts.get(kw("meta"))
 
 
 @primitive("core", "with-meta", "([x map])", "The value with other metadata.", "(meta (with-meta [1] {:a 1})) ;=> {:a 1}")

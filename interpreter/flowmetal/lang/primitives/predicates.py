@@ -17,7 +17,7 @@ from flowmetal.errors import LispError
 from flowmetal.lang.equality import compare, equal, truthy
 from flowmetal.lang.lists import Cons, List
 from flowmetal.lang.maps import Map, Set
-from flowmetal.lang.primitives.checks import NUMBERS, number, shown
+from flowmetal.lang.primitives.checks import NUMBERS, number, shown, wrong
 from flowmetal.lang.primitives.reducibles import Reducible
 from flowmetal.lang.primitives.registry import leaf_loop, primitive
 from flowmetal.lang.primitives.sequences import binary, items_of, sequence
@@ -83,6 +83,16 @@ _is(
     "something to make a sequence of",
     "(seqable? nil) ;=> true",
 )
+
+
+@primitive("core", "each*", "([who coll])", "coll, which must be something to make a sequence of.")
+def each(who: Any, coll: Any) -> Any:
+    """`each*`."""
+    if coll is None or isinstance(coll, (Vector, List, Map, Set, Reducible, str, bytes)):
+        return coll
+    raise wrong(who, "a sequence beside each name", coll)
+
+
 _kind("inst?", (Instant,), "an instant", '(inst? #inst "2026-01-01") ;=> true')
 _kind("uuid?", (UUID,), "a UUID", '(uuid? "a") ;=> false')
 _kind("duration?", (Duration,), "a duration", '(duration? #dur "1s") ;=> true')

@@ -39,7 +39,8 @@ class Primitive:
     def arity_error(self, count: int) -> LispError:
         """The error of a call with `count` arguments, listing what is accepted."""
         wants = f"{self.low} or more" if self.high is None else f"{self.low}" if self.low == self.high else f"{self.low} to {self.high}"
-        return LispError(f"{self.name} takes {plural(wants)}, but was given {count}: {self.arglists}", type="arity")
+        name = self.name if self.ns in ("core", "flow", "test") else f"{self.ns}/{self.name}"
+        return LispError(f"{name} takes {plural(wants)}, but was given {count}: {self.arglists}", type="arity")
 
 
 def plural(count: str) -> str:

@@ -175,7 +175,7 @@ def is_blank(s: Any) -> bool:
 def join(*args: Any) -> str:
     """`str/join`."""
     if not 1 <= len(args) <= 2:
-        raise LispError(f"join takes 1 or 2 arguments, but was given {len(args)}: ([coll] [separator coll])", type="arity")
+        raise LispError(f"str/join takes 1 or 2 arguments, but was given {len(args)}: ([coll] [separator coll])", type="arity")
     separator = "" if len(args) == 1 else display_str(args[0])
     items = list(items_of("str/join", args[-1]))
     hidden = next((x for x in items if type(x) is Secret), None)

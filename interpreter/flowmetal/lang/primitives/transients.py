@@ -7,11 +7,12 @@ build fast; here it costs what `conj` and `assoc` cost.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from flowmetal.errors import LispError
 from flowmetal.lang.maps import Map, Set
-from flowmetal.lang.primitives.checks import shown, wrong
+from flowmetal.lang.primitives.checks import wrong
 from flowmetal.lang.primitives.collections import assoc3, conj2, contains, get
 from flowmetal.lang.primitives.leaf_calls import called_with
 from flowmetal.lang.primitives.registry import primitive
@@ -115,9 +116,7 @@ def conj_(*args: Any) -> Any:
 def assoc_(t: Any, k: Any, v: Any, *keyvals: Any) -> Any:
     """`assoc!`."""
     held = assoc3(_need("assoc!", t, (Vector, Map), "a transient map or vector"), k, v)
-    if len(keyvals) % 2:
-        raise LispError(f"assoc! needs a value for each key, but {shown(keyvals[-1])} has none", type="value")
-    for key, value in zip(keyvals[::2], keyvals[1::2], strict=True):
+    for key, value in itertools.zip_longest(keyvals[::2], keyvals[1::2]):  # unlike assoc, as in Clojure: the last value may be left out
         held = assoc3(held, key, value)
     t.value = held
     return t

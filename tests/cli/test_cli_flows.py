@@ -43,6 +43,17 @@ def test_negative_numbers_are_no_options(cli: Cli, waiting: str) -> None:
     assert (unknown.code, "No such option" in unknown.err) == (2, True)
 
 
+def test_start_with_a_time_a_queue_tags_and_a_limit(cli: Cli) -> None:
+    options = ("--at", "0.1s", "--queue", "q", "--priority", "2", "--tag", "env=prod", "--tag", "n=1", "--timeout", "90")
+    flow = cli.ok("start", "add", "1", "2", *options).out.strip()
+    assert cli.ok("result", flow, "--timeout", "20").json() == 3
+    assert cli.ok("show", flow, "--json").json()["tags"] == {"env": "prod", "n": "1"}
+    assert cli.ok("start", "boom", "--on-failure", "pause", "--id", "held").out == "held\n"
+    for option, wrong, says in (("--at", "soon", "1h30m"), ("--tag", "x", "env=prod"), ("--timeout", "-1", "1h30m"), ("--on-failure", "stop", "pause")):
+        refused = cli("start", "add", "1", "2", option, wrong)
+        assert (refused.code, says in refused.err) == (2, True), refused
+
+
 def test_start_twice_with_one_id(cli: Cli) -> None:
     name = f"order-{uuid.uuid4().hex}"
     assert cli.ok("start", "add", "1", "2", "--id", name).out.strip() == name

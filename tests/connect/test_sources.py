@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
+from lives import HandClock, life, play, settle
 from postgres import server
 
 from flowmetal.connect.deferred import connectors
@@ -19,9 +19,6 @@ from flowmetal.connect.sql_source import named
 from flowmetal.runtime import sources
 from flowmetal.runtime.engine import Engine
 from flowmetal.store.memory import MemoryStore
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "runtime"))
-from lives import HandClock, life, play, settle
 
 ORDERS = "SELECT * FROM orders WHERE id > :cursor"
 

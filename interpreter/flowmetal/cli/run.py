@@ -168,19 +168,40 @@ def load(file: str, store: str | None, as_json: bool) -> None:
 @click.argument("name")
 @click.argument("args", metavar="[JSON]...", nargs=-1)
 @click.option("--id", "flow_id", metavar="ID", help="The flow's id; the same id and call twice is the same flow.")
+@click.option("--queue", metavar="QUEUE", help="The queue in which it waits for its turn.")
+@click.option("--priority", metavar="N", type=int, help="What comes first there: the greater number.")
+@click.option("--at", metavar="TIME", help="When it begins: a time (2026-01-31T09:00:00Z), or so long from now (90s, 1h30m, 2d).")
+@click.option("--tag", "tags", metavar="NAME=VALUE", multiple=True, help="A tag; again for each further one.")
+@click.option("--timeout", metavar="D", help="How long it may take from its beginning: 90s, 1h30m, 2d.")
+@click.option("--on-failure", type=click.Choice(["pause"]), help="It stops where it failed, until it is retried or resumed.")
 @common_json
-def start(name: str, args: tuple[str, ...], flow_id: str | None, store: str | None, as_json: bool) -> None:
+def start(name: str, args: tuple[str, ...], flow_id: str | None, tags: tuple[str, ...], store: str | None, as_json: bool, **options: Any) -> None:
     """Begin the flow NAME with JSON arguments; print its id."""
     arguments = [json_argument(text, "JSON") for text in args]
+    given = {key: _seconds(value) if key in ("at", "timeout") else value for key, value in options.items() if value is not None}
+    if tags:
+        given["tags"] = dict(_tag(text) for text in tags)
 
     async def body(client: Client) -> tuple[str, bool]:
-        return await client.start_flow(name, arguments, flow_id=flow_id)
+        return await client.start_flow(name, arguments, flow_id=flow_id, options=given)
 
     started, created = with_client(store, body)
     if as_json:
         print_json({"flow_id": started, "created": created})
     else:
         click.echo(started)
+
+
+def _seconds(value: Any) -> Any:
+    """A bare number is one of seconds; what else a text may be, the interpreter says."""
+    return float(value) if isinstance(value, str) and value.replace(".", "", 1).isdecimal() else value
+
+
+def _tag(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise click.BadParameter(f"{text!r} is no tag such as env=prod", param_hint="--tag")
+    return name, value
 
 
 @click.command()

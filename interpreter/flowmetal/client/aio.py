@@ -10,9 +10,9 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from flowmetal.client.client import Client, Row
+from flowmetal.client.client import Client, Row, StartOptions
 from flowmetal.client.plain_python import to_json
 from flowmetal.client.problems import failure_of
 from flowmetal.client.relation import Relation
@@ -124,9 +124,11 @@ class AsyncFlowmetal:
         """Adds a file's definitions to the store; the new definitions version."""
         return int((await load_with_requires(self._client, read_source(path), os.fspath(path)))["version"])
 
-    async def start(self, name: str, *args: Any, id: str | None = None) -> AsyncFlow:
-        """Begins a flow of that program. The same `id` and arguments twice is the same flow."""
-        flow_id, _ = await self._client.start_flow(name, [to_json(arg) for arg in args], flow_id=id)
+    async def start(self, name: str, *args: Any, id: str | None = None, **options: Unpack[StartOptions]) -> AsyncFlow:
+        """Begins a flow of that program. The same `id` and arguments twice is the same flow. Options: `queue` and `priority` in it, `at` (a
+        time, or seconds from now), `tags`, `timeout` (seconds from its beginning), `on_failure="pause"`."""
+        given = {key: to_json(value) for key, value in options.items() if value is not None}
+        flow_id, _ = await self._client.start_flow(name, [to_json(arg) for arg in args], flow_id=id, options=given)
         return AsyncFlow(self._client, flow_id)
 
     async def flow(self, id: str) -> AsyncFlow:

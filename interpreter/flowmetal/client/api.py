@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from flowmetal.client.aio import AsyncFlow, AsyncFlowmetal, lisp_name
-from flowmetal.client.client import Row
+from flowmetal.client.client import Row, StartOptions
 from flowmetal.client.discovery import connect
 from flowmetal.client.loop_thread import LoopThread
 from flowmetal.client.relation import Relation
@@ -125,9 +125,10 @@ class Flowmetal:
         """Adds a file's definitions to the store; the new definitions version."""
         return self._run(self._fm.load(path))
 
-    def start(self, name: str, *args: Any, id: str | None = None) -> Flow:
-        """Begins a flow of that program. The same `id` and arguments twice is the same flow."""
-        return Flow(self._run(self._fm.start(name, *args, id=id)), self._thread)
+    def start(self, name: str, *args: Any, id: str | None = None, **options: Unpack[StartOptions]) -> Flow:
+        """Begins a flow of that program. The same `id` and arguments twice is the same flow. Options: `queue` and `priority` in it, `at` (a
+        time, or seconds from now), `tags`, `timeout` (seconds from its beginning), `on_failure="pause"`."""
+        return Flow(self._run(self._fm.start(name, *args, id=id, **options)), self._thread)
 
     def flow(self, id: str) -> Flow:
         """The handle of a flow, by its id or an unambiguous prefix of it."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol
+from datetime import datetime, timedelta
+from typing import Any, Literal, Protocol, TypedDict
 
 from flowmetal.client.relation import Relation
 from flowmetal.client.store_url import StoreUrl
@@ -30,13 +31,32 @@ ENDING_KINDS = kinds.ENDING
 """The kinds of event that end a flow."""
 
 
+class StartOptions(TypedDict, total=False):
+    """How a flow is begun, besides its arguments."""
+
+    queue: str
+    """The queue in which it waits for its turn."""
+    priority: int
+    """What comes first there: the greater number."""
+    at: datetime | timedelta | float | str
+    """When it begins: a time, or so long from now, in seconds or as `1h30m`."""
+    tags: dict[str, Any]
+    timeout: timedelta | float | str
+    """How long it may take, from its beginning."""
+    on_failure: Literal["pause"]
+    """It stops where it failed, until it is retried or resumed."""
+
+
 class Client(Protocol):
     """What a program, the kernel and the command line may ask of an engine, wherever it runs."""
 
     store: StoreUrl
 
-    async def start_flow(self, name: str, args: Sequence[Any], *, flow_id: str | None = None, request_id: str | None = None) -> tuple[str, bool]:
-        """Begins a flow: its id, and whether this call made it (the same id and call twice is the same flow)."""
+    async def start_flow(
+        self, name: str, args: Sequence[Any], *, flow_id: str | None = None, request_id: str | None = None, options: Row | None = None
+    ) -> tuple[str, bool]:
+        """Begins a flow: its id, and whether this call made it (the same id and call twice is the same flow). `options` are
+        `queue`, `priority`, `at`, `tags`, `timeout` and `on_failure` of `POST /v1/flows`."""
 
     async def eval(self, source: str, *, ns: str = "user", file: str = "cell", request_id: str | None = None) -> str:
         """Runs source text as a flow of kind `cell`; its id. `result` gives its value."""

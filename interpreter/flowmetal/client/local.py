@@ -37,10 +37,12 @@ class LocalClient:
             return await coroutine
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
 
-    async def start_flow(self, name: str, args: Sequence[Any], *, flow_id: str | None = None, request_id: str | None = None) -> tuple[str, bool]:
+    async def start_flow(
+        self, name: str, args: Sequence[Any], *, flow_id: str | None = None, request_id: str | None = None, options: Row | None = None
+    ) -> tuple[str, bool]:
         """See `Client`."""
         key = request_id or new_request_id()
-        return await self._on_engine(self._engine.start_flow(name, list(args), flow_id=flow_id, request_id=key, by=self._by))
+        return await self._on_engine(self._engine.start_flow(name, list(args), flow_id=flow_id, request_id=key, by=self._by, options=options))
 
     async def eval(self, source: str, *, ns: str = "user", file: str = "cell", request_id: str | None = None) -> str:
         """See `Client`."""

@@ -56,9 +56,11 @@ class RemoteClient:
         )
         self._moving = asyncio.Lock()
 
-    async def start_flow(self, name: str, args: Sequence[Any], *, flow_id: str | None = None, request_id: str | None = None) -> tuple[str, bool]:
+    async def start_flow(
+        self, name: str, args: Sequence[Any], *, flow_id: str | None = None, request_id: str | None = None, options: Row | None = None
+    ) -> tuple[str, bool]:
         """See `Client`."""
-        body: Row = {"name": name, "args": list(args)}
+        body: Row = {"name": name, "args": list(args), **(options or {})}
         if flow_id is not None:
             body["id"] = flow_id
         answer = await self._call("POST", "/v1/flows", body, key=request_id or new_request_id())

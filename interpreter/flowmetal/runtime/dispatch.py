@@ -302,18 +302,15 @@ class Dispatcher:
         f, options = request.facts, request.values.get("options") or EMPTY_MAP
         call = f["op"] == "call"
         related = process.flow_id if call or f.get("with_parent") else None
-        tags = options.get(kw("tags"))
         queue = queue_name(options.get(kw("queue")))
         if related is not None and self.engine.queues.flows.get(process.flow_id) == queue:
             queue = None  # it shares the place of its parent
-        facts = {
-            "parent": related, "parent_step": request.step if call else None, "by": process.flow_id, "tags": to_plain(tags)[0], "queue": queue,
-            **terms(options),
-        }  # fmt: skip
+        parent_step = request.step if call else None
+        facts = {"parent": related, "parent_step": parent_step, "by": process.flow_id, **terms(options), "queue": queue}
         args = leaving(process, request.values["args"])
         started = self.engine.started(f["target"], "child" if call else "flow", args, f["definitions"], **facts)
         started.seq = 1
-        return [started, *begins_later(started, due_at(options.get(kw("at")), started.at), queue, options.get(kw("priority"), 0))]
+        return [started, *waits_to_begin(started, options)]
 
 
 _AFTER = {
@@ -328,7 +325,9 @@ _AFTER = {
 def terms(options: Map) -> dict[str, Any]:
     """What `start-with` says of a flow as a whole, as facts of its first row."""
     limit, failure = options.get(kw("timeout")), options.get(kw("on-failure"))
-    facts: dict[str, Any] = {} if limit is None else {"timeout": limit.micros}
+    facts: dict[str, Any] = {"tags": to_plain(options.get(kw("tags")))[0], "queue": queue_name(options.get(kw("queue")))}
+    if limit is not None:
+        facts["timeout"] = limit.micros
     return facts if failure is None else {**facts, "on_failure": failure.name}
 
 
@@ -340,6 +339,11 @@ def due_at(when: Any, now: int) -> int | None:
 
 
 def _left(process: Process, draft: Draft) -> tuple[Any, ErrorValue | None]:
+def waits_to_begin(started: Draft, options: Map) -> list[Draft]:
+    """What a flow that has options of `start-with` waits for before it begins."""
+    return begins_later(started, due_at(options.get(kw("at")), started.at), started.facts.get("queue"), options.get(kw("priority"), 0))
+
+
     """An outcome as other flows see it."""
     error = draft.error
     return (leaving(process, draft.values.get("result")), None) if error is None else (None, leaving(process, error))

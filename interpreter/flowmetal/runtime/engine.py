@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from flowmetal.errors import FlowConflict, FlowEnded, FlowNotFound, LispError, StoreError
@@ -26,7 +26,7 @@ from flowmetal.runtime.connector import Connector
 from flowmetal.runtime.control import WRITES, Make, control
 from flowmetal.runtime.crashes import CrashWatch
 from flowmetal.runtime.definitions_log import DefinitionsLog
-from flowmetal.runtime.dispatch import Dispatcher
+from flowmetal.runtime.dispatch import Dispatcher, terms, waits_to_begin
 from flowmetal.runtime.keeping import Keeping
 from flowmetal.runtime.keyed_locks import KeyedLocks
 from flowmetal.runtime.links import Links
@@ -36,6 +36,7 @@ from flowmetal.runtime.queues import Queues
 from flowmetal.runtime.rows import Draft, to_draft, to_row
 from flowmetal.runtime.schedules import Schedules
 from flowmetal.runtime.sources import Sources
+from flowmetal.runtime.start_options import start_options
 from flowmetal.runtime.supply import Supplies
 from flowmetal.runtime.tasks import Tasks
 from flowmetal.runtime.timers import Timers
@@ -286,21 +287,20 @@ class Engine:
         flow_id: str | None = None,
         request_id: str | None = None,
         by: str = "",
-        tags: Any = None,
+        options: Mapping[str, Any] | None = None,
         kind: str = "flow",
     ) -> tuple[str, bool]:
-        """Begins a flow of the newest definitions; (its id, whether this call made it)."""
+        """Begins a flow of the newest definitions, with plain `start_options`; (its id, whether this call made it)."""
+        given = start_options(options or {})
         try:
             program = find_program(self.definitions.registry, name, self.definitions.version)
         except LispError:
             raise self.definitions.no_flow(name) from None
         values = Vector.of([from_plain(a) for a in args])
-        started = self.started(program.full_name, kind, values, self.definitions.version, by=by)
-        if tags is not None:
-            started.facts["tags"] = tags
+        started = self.started(program.full_name, kind, values, self.definitions.version, by=by, **terms(given))
         new_id = flow_id or self.new_id()
         check_id(new_id)
-        return await self._begin(new_id, started, request_id)
+        return await self._begin(new_id, [started, *waits_to_begin(started, given)], request_id)
 
     def started(self, name: str, kind: str, args: Any, version: int, **facts: Any) -> Draft:
         """The first row of a flow."""
@@ -311,15 +311,15 @@ class Engine:
         """A fresh flow id."""
         return self.chance.uuid().hex[:20]
 
-    async def _begin(self, flow_id: str, started: Draft, request_id: str | None) -> tuple[str, bool]:
-        row = to_row(flow_id, started.facts["definitions"], started)
-        rows = [row]
+    async def _begin(self, flow_id: str, first: list[Draft], request_id: str | None) -> tuple[str, bool]:
+        started = first[0]
+        rows = [to_row(flow_id, started.facts["definitions"], draft) for draft in first]
         unique = None
         if request_id is not None:
-            rows.append(Row(kinds.REQUESTS_STREAM, kinds.REQUEST, json.dumps({"flow_id": flow_id}), row.at, key=request_id))
+            rows.append(Row(kinds.REQUESTS_STREAM, kinds.REQUEST, json.dumps({"flow_id": flow_id}), started.at, key=request_id))
             unique = (kinds.REQUEST, request_id)
         try:
-            done = await self.commit(Commit(rows, {flow_id: 0}, [], unique))
+            await self.commit(Commit(rows, {flow_id: 0}, [], unique))
         except Duplicate as e:
             flow_id = json.loads(e.row.data)["flow_id"]
             self._see_to(flow_id)
@@ -331,9 +331,10 @@ class Engine:
         except StoreError:
             self.recover_later(flow_id, 0)
             raise
-        started.seq = done.rows[0].seq
+        for seq, draft in enumerate(first, 1):
+            draft.seq = seq
         actor = self.actor(flow_id)
-        actor.born([started])
+        actor.born(first)
         actor.poke()
         return flow_id, True
 
@@ -352,7 +353,7 @@ class Engine:
         """Begins a cell: a flow that evaluates source text; its id."""
         started = self.started("cell", "cell", Vector.of([]), self.definitions.version, source=source, ns=ns, file=file, by=by)
         started.facts.setdefault("source", source)
-        return (await self._begin(self.new_id(), started, request_id))[0]
+        return (await self._begin(self.new_id(), [started], request_id))[0]
 
     async def load(self, source: str, *, file: str, by: str = "") -> dict[str, Any]:
         """Adds a file's definitions, all or none: `{"version", "names"}`. Raises SourceError or LispError."""

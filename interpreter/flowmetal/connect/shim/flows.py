@@ -24,12 +24,18 @@ Status = Literal["running", "waiting", "paused", "completed", "failed", "cancell
 
 
 class StartRequest(BaseModel):
-    """Which program to start, with which arguments, under which id."""
+    """Which program to start, with which arguments, under which id, when and how."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     name: str = Field(min_length=1, max_length=500)
     args: list[Any] = Field(default_factory=list)
     id: str | None = Field(default=None, pattern=FLOW_ID)
+    queue: str | None = Field(default=None, min_length=1, max_length=200)
+    priority: int | None = Field(default=None, description="what comes first in its queue: the greater number")
+    at: str | float | None = Field(default=None, description="when it begins: a time, or seconds (or 1h30m) from now")
+    tags: dict[str, Any] | None = None
+    timeout: str | float | None = Field(default=None, description="how long it may take, from its beginning: seconds, or 1h30m")
+    on_failure: Literal["pause"] | None = Field(default=None, description="it stops where it failed, until it is retried or resumed")
 
 
 class ControlRequest(BaseModel):
@@ -49,7 +55,8 @@ class ControlRequest(BaseModel):
 async def start(request: Request, context: Ctx, by: By, request_id: RequestId = None) -> Response:
     """Starts a flow under the newest definitions. The same `Idempotency-Key` never starts a second one."""
     body = StartRequest.model_validate(await read_json_object(request, context.limits))
-    flow_id, created = await context.engine.start_flow(body.name, body.args, flow_id=body.id, request_id=request_id, by=by)
+    options = body.model_dump(exclude={"name", "args", "id"}, exclude_none=True)
+    flow_id, created = await context.engine.start_flow(body.name, body.args, flow_id=body.id, request_id=request_id, by=by, options=options)
     return json_response({"flow_id": flow_id}, 201 if created else 200, {"Location": f"/v1/flows/{flow_id}"})
 
 

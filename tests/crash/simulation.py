@@ -1,0 +1,388 @@
+"""A store in memory, the engines that live on it one after the other, and an outside that remembers all.
+
+In: what a test does to them, one thing at a time. Out: what was acknowledged to whom, and which effects were seen under
+which keys. A call that was cut off is made again, with the same request id, until it is acknowledged: as clients do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from terms import DEFINITIONS, ERROR, Written
+
+from flowmetal.errors import FlowEnded, LeaseLost, StoreError
+from flowmetal.lang.plain import to_plain
+from flowmetal.runtime import snapshots
+from flowmetal.runtime.clock import Chance
+from flowmetal.runtime.connector import Call, Failed, Outcome
+from flowmetal.runtime.engine import Engine
+from flowmetal.store import kinds
+from flowmetal.store.memory import MemoryStore
+from flowmetal.testing import Faults, World
+from flowmetal.testing.faults import Crash
+
+FUNCTIONS = ("work", "flaky", "once")
+SNAPSHOTS: dict[str, Callable[[Any], bool]] = {
+    "worth": snapshots.worth, "always": lambda process: not process.ended, "never": lambda process: False,
+}  # fmt: skip
+SECONDS = 20.0
+"""Real seconds after which a call that is not answered is a failure."""
+
+
+@dataclass(slots=True)
+class Clock:
+    """A clock that the test moves."""
+
+    time: int = 1_767_225_600_000_000
+    virtual: bool = False
+
+    def now(self) -> int:
+        """The time."""
+        return self.time
+
+
+class Http(World):
+    """Answers requests as their labels say; while it is `slow` they are only taken, and answered later."""
+
+    ops = frozenset({"http/request"})
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(self.by_label, **more)
+        self.gate = asyncio.Event()
+        self.tokens: dict[str, str] = {}
+        """The callbacks' tokens that were told, each with the label of its effect."""
+
+    async def perform(self, call: Call) -> Outcome:
+        """Performs one call."""
+        outcome = await super().perform(call)
+        await self.gate.wait()
+        return outcome
+
+    def by_label(self, call: Call) -> Any:
+        """The answer."""
+        label = label_of(call)
+        body = to_plain(call.args[0])[0].get("json") or {}
+        if "token" in body:
+            self.tokens[body["token"]] = label
+        return Failed(ERROR, "it answers with an error") if label.endswith("http-bad") else {"v": label}
+
+
+def label_of(call: Call) -> str:
+    """The label of a request is the end of its address."""
+    return call.target.rsplit("/", 1)[1]
+
+
+@dataclass(slots=True)
+class Wish:
+    """A call of a client, to be made again until it is acknowledged."""
+
+    call: Callable[[Engine], Awaitable[Any]]
+    acknowledged: Callable[[Any], None]
+
+
+class Simulation:
+    """Everything that there is. Methods without `async` are what a test does."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.reports: list[dict[str, Any]] = []
+        self.loop.set_exception_handler(lambda loop, context: None if isinstance(context.get("exception"), Crash) else self.reports.append(context))
+        self.faults = Faults()
+        self.store = MemoryStore(faults=self.faults)
+        self.clock = Clock()
+        self.http = Http(store=self.store, dead=lambda: self.faults.dead)
+        self.lives = 0
+        self.programs: dict[str, Written] = {}
+        self.wishes: list[Wish] = []
+        self.leased: list[dict[str, Any]] = []
+        """Foreign calls that a worker has in hand, of this life or of one before."""
+        self.sent: dict[str, set[str]] = defaultdict(set)
+        """The keys under which foreign calls were leased, by label."""
+        self.times: dict[str, int] = defaultdict(int)
+        """How often each key was leased."""
+        self.answered: dict[str, str] = {}
+        """The keys of foreign calls whose answer was acknowledged, with their labels."""
+        self.posted: set[str] = set()
+        self.messages: set[tuple[str, str]] = set()
+        self.controls: dict[str, dict[str, bool]] = defaultdict(dict)
+        """What was asked of each flow, and whether it was acknowledged before the flow's end."""
+        self.paused: set[str] = set()
+        self._numbers = itertools.count()
+        self.engine: Engine
+        self.run(self._open({}))
+        self.run(self._declare())
+
+    def run(self, work: Awaitable[Any]) -> Any:
+        """Runs something to its end."""
+        return self.loop.run_until_complete(asyncio.wait_for(work, SECONDS))
+
+    async def _open(self, options: dict[str, Any]) -> None:
+        while True:
+            self.lives += 1
+            self.faults.reborn()
+            self.engine = Engine(
+                self.store, connectors=[self.http], clock=self.clock, chance=Chance(self.lives), retry_seconds=0.0, **options
+            )  # fmt: skip
+            try:
+                await self.engine.open()
+                return
+            except StoreError:
+                await self.engine.abandon()
+
+    async def _declare(self) -> None:
+        await self.engine.load(DEFINITIONS, file="effects.flow")
+        await self.engine.result(await self.engine.eval("(queue :narrow {:concurrency 1})"))
+
+    # The process
+
+    def crash(self, drop: bool = False, fuel: int = 20_000, resident: int = 64, keep: str = "worth") -> None:
+        """The process is killed, and another one opens the store, under other conditions."""
+
+        async def again() -> None:
+            self.faults.dead = True
+            await self.engine.abandon()
+            if drop:
+                self.store.drop_derived()
+            await self._open({"fuel": fuel, "resident": resident, "keep_snapshot": SNAPSHOTS[keep]})
+
+        self.run(again())
+
+    def revive(self) -> None:
+        """If the process has died of an armed fault, another one opens the store."""
+        if self.faults.dead:
+            self.crash()
+
+    def arm(self, after: int, when: str, kill: bool) -> None:
+        """One of the next commits fails."""
+        self.faults.kill = kill
+        self.faults.points = frozenset({(self.faults.commits + after, when)})
+
+    def tick(self, rounds: int) -> None:
+        """Lets the loop go some rounds, whatever is under way then."""
+
+        async def go() -> None:
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+
+        self.run(go())
+
+    def settle(self) -> None:
+        """Lets it go on until nothing is under way, or the process is dead."""
+
+        async def go() -> None:
+            quiet = 0
+            while quiet < 8 and not self.faults.dead:
+                await asyncio.sleep(0)
+                quiet = 0 if self.engine.tasks and self.http.gate.is_set() else quiet + 1
+
+        self.run(go())
+
+    def advance(self, seconds: float) -> None:
+        """Moves the clock."""
+        self.clock.time += int(seconds * 1e6)
+        self.run(self._arm())
+
+    def advance_to_next(self) -> None:
+        """Moves the clock to the next due time."""
+        due = self.engine.timers.next_due()
+        self.advance(max(0.0, ((due or 0) - self.clock.time) / 1e6))
+
+    async def _arm(self) -> None:
+        self.engine.timers.arm()
+        await asyncio.sleep(0.0)
+
+    # Clients
+
+    def wish(self, call: Callable[[Engine], Awaitable[Any]], acknowledged: Callable[[Any], None]) -> None:
+        """A client makes a call."""
+        self.wishes.append(Wish(call, acknowledged))
+        self.insist()
+
+    def insist(self) -> None:
+        """Clients make the calls again that were not acknowledged."""
+        wishes, self.wishes = self.wishes, []
+        for wish in wishes:
+            done, answer = self.run(self._attempt(wish.call))
+            if done:
+                wish.acknowledged(answer)
+            else:
+                self.wishes.append(wish)
+
+    async def _attempt(self, call: Callable[[Engine], Awaitable[Any]]) -> tuple[bool, Any]:
+        """Makes a call: whether it was answered, and what was answered."""
+        if self.faults.dead:
+            return False, None
+        work = asyncio.ensure_future(call(self.engine))
+        death = asyncio.ensure_future(self.faults.died.wait())
+        await asyncio.wait({work, death}, return_when=asyncio.FIRST_COMPLETED)
+        death.cancel()
+        if not work.done():
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            return False, None
+        try:
+            return True, work.result()
+        except StoreError:
+            return False, None
+
+    def begin(self, program: Written) -> None:
+        """Starts a program's flow, under its own name."""
+        request = f"start-{next(self._numbers)}"
+        self.programs[program.name] = program
+
+        async def call(engine: Engine) -> str:
+            await engine.load("\n".join(program.source), file=f"{program.name}.flow")
+            return (await engine.start_flow(program.name, [], flow_id=program.name, request_id=request))[0]
+
+        def acknowledged(flow_id: str) -> None:
+            assert flow_id == program.name
+            assert self.store.last_seq(flow_id), "a start was acknowledged, and is not on disk"
+
+        self.wish(call, acknowledged)
+
+    def control(self, flow_id: str, action: str) -> None:
+        """Controls a flow."""
+        request = f"control-{next(self._numbers)}"
+        self.controls[flow_id].setdefault(action, False)
+
+        async def call(engine: Engine) -> bool:
+            try:
+                await engine.control(flow_id, action, by="test", request_id=request)
+                return True
+            except FlowEnded:
+                return False
+
+        def acknowledged(done: bool) -> None:
+            self.controls[flow_id][action] |= done
+            (self.paused.add if action == "pause" and done else self.paused.discard)(flow_id)
+
+        if action != "pause":
+            self.paused.discard(flow_id)  # it may take effect before it is acknowledged
+        self.wish(call, acknowledged)
+
+    def send(self, label: str, number: int) -> None:
+        """Sends the message that a `receive` of this label matches; the same number is the same message."""
+        flow_id, key = label.split(".")[0], f"{label}-{number}"
+
+        async def call(engine: Engine) -> bool:
+            try:
+                await engine.send(flow_id, {"k": label, "v": label}, key=key)
+                return True
+            except FlowEnded:
+                return False
+
+        self.wish(call, lambda done: self.messages.add((flow_id, key)) if done else None)
+
+    def post(self, token: str) -> None:
+        """Posts to a callback."""
+        body = {"v": self.http.tokens[token]}
+
+        def acknowledged(answer: tuple[str, str]) -> None:
+            assert answer[0] in ("accepted", "again", "ended"), answer
+            assert answer[0] != "ended" or token not in self.posted, "what was acknowledged is forgotten"
+            if answer[0] != "ended":
+                self.posted.add(token)
+
+        self.wish(lambda engine: engine.settle_callback(token, body), acknowledged)
+
+    # Workers
+
+    def lease(self, most: int, seconds: float = 60.0) -> None:
+        """A worker takes some calls."""
+
+        done, tasks = self.run(self._attempt(lambda engine: engine.foreign.lease(FUNCTIONS, most=most, wait=0.0, lease=seconds)))
+        for task in tasks if done else []:
+            label, key = task["args"][0], task["idempotency_key"]
+            self.leased.append(task)
+            self.times[key] += 1
+            self.sent[label].add(key)
+            assert not label.endswith(".once") or self.times[key] == 1, f"{label} was sent twice"
+            assert key not in self.answered, f"{label} was sent again although its outcome is recorded"
+
+    def answer(self, number: int) -> None:
+        """A worker answers a call that it has."""
+        task = self.leased[number]
+        label = task["args"][0]
+
+        async def call(engine: Engine) -> bool:
+            try:
+                if label.endswith(".bad") and not label.startswith("undo"):
+                    await engine.foreign.fail(task["id"], {"type": ERROR, "message": "as it was to be"})
+                elif label.endswith(".flaky") and task["attempt"] < 3:
+                    await engine.foreign.fail(task["id"], {"type": "my/busy", "message": "not yet"})
+                    return False
+                else:
+                    await engine.foreign.complete(task["id"], label)
+                return True
+            except LeaseLost:
+                return False
+
+        done, taken = self.run(self._attempt(call))
+        if done:
+            self.leased.remove(task)
+        if done and taken:
+            self.answered[task["idempotency_key"]] = label
+
+    # The end
+
+    def finish(self) -> None:
+        """Everything comes that is waited for, and nothing is disturbed any more: every flow ends."""
+        self.faults.points = frozenset()
+        self.http.gate.set()
+        for number in range(400):
+            self.revive()
+            self.insist()
+            self._resume()
+            self._answer_all(number)
+            self.settle()
+            if not self.open() and not self.wishes and not self.engine.tasks:
+                return
+            self.advance_to_next()
+        raise AssertionError(f"flows stand still: {[(f, self.store.flow_row(f), self.store.rows(f)[-4:]) for f in self.open()]}")
+
+    def _resume(self) -> None:
+        for row in self.store.flow_rows("paused", None, 1000, None):
+            self.control(row["flow_id"], "resume")
+
+    def _answer_all(self, number: int) -> None:
+        self.settle()
+        self.lease(100)
+        for _ in range(len(self.leased)):
+            self.answer(0)
+        for token in set(self.http.tokens) - self.posted:
+            self.post(token)
+        for program in self.programs.values():
+            for label in [label for label, kind in program.labels.items() if kind == "receive"]:
+                if program.name in self.open():
+                    self.send(label, 100 + number)
+
+    def open(self) -> list[str]:
+        """The flows that have not ended."""
+        return self.store.open_flows()
+
+    def close(self) -> None:
+        """Ends all."""
+        self.run(self.engine.abandon())
+        self.loop.close()
+
+
+def labels_asked(store: MemoryStore, flow_id: str) -> list[tuple[str, str | None]]:
+    """What a flow asked of the outside: label and idempotency key, request by request; what it marked has no key."""
+    out: list[tuple[str, str | None]] = []
+    run = ""
+    for row in store.rows(flow_id):
+        data = json.loads(row.data)
+        run = data["run"] if row.kind in (kinds.FLOW_STARTED, kinds.FLOW_CONTINUED) else run
+        if row.kind == kinds.EFFECT_REQUESTED and data["op"] == "foreign":
+            out.append((data["args"][0], f"{run}/{row.step}"))
+        elif row.kind == kinds.EFFECT_REQUESTED and data["op"].startswith("http"):
+            out.append((data["target"].rsplit("/", 1)[1], f"{run}/{row.step}"))
+        elif row.kind == kinds.LOG:
+            out.append((data["data"], None))
+    return out

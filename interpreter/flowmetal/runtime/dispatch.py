@@ -331,6 +331,11 @@ def terms(options: Map) -> dict[str, Any]:
     return facts if failure is None else {**facts, "on_failure": failure.name}
 
 
+def waits_to_begin(started: Draft, options: Map) -> list[Draft]:
+    """What a flow that has options of `start-with` waits for before it begins."""
+    return begins_later(started, due_at(options.get(kw("at")), started.at), started.facts.get("queue"), options.get(kw("priority"), 0))
+
+
 def due_at(when: Any, now: int) -> int | None:
     """When a duration from now, or an instant, is."""
     if isinstance(when, Duration):
@@ -339,11 +344,6 @@ def due_at(when: Any, now: int) -> int | None:
 
 
 def _left(process: Process, draft: Draft) -> tuple[Any, ErrorValue | None]:
-def waits_to_begin(started: Draft, options: Map) -> list[Draft]:
-    """What a flow that has options of `start-with` waits for before it begins."""
-    return begins_later(started, due_at(options.get(kw("at")), started.at), started.facts.get("queue"), options.get(kw("priority"), 0))
-
-
     """An outcome as other flows see it."""
     error = draft.error
     return (leaving(process, draft.values.get("result")), None) if error is None else (None, leaving(process, error))

@@ -29,7 +29,6 @@ from flowmetal.runtime.definitions_log import DefinitionsLog
 from flowmetal.runtime.dispatch import Dispatcher, terms, waits_to_begin
 from flowmetal.runtime.keeping import Keeping
 from flowmetal.runtime.keyed_locks import KeyedLocks
-from flowmetal.runtime.links import Links
 from flowmetal.runtime.process import Process, find_program, loader
 from flowmetal.runtime.promises import Awaited
 from flowmetal.runtime.queues import Queues
@@ -97,7 +96,6 @@ class Engine:
         self.keeping = Keeping(self)
         self.dispatcher = Dispatcher(self, connectors)
         self.awaited = Awaited(self)
-        self.links = Links(self)
         self.crashes = CrashWatch(self)
         self.watchers = Watchers()
         self.watch = self.watchers.watch

@@ -19,7 +19,7 @@ from flowmetal.lang.primitives.sequences import spread
 from flowmetal.lang.printer import display_str, pr_str
 from flowmetal.lang.requests import FLOW_ID, FLOW_ID_TEXT
 from flowmetal.lang.secrets import Secret
-from flowmetal.lang.values import Duration, Instant, Keyword, kw
+from flowmetal.lang.values import Duration, Instant, Keyword, Symbol, kw
 
 # Promises and fibers
 
@@ -277,10 +277,19 @@ START_OPTIONS = ("id", "tags", "at", "queue", "priority", "timeout", "on-failure
 )  # fmt: skip
 def _start_with(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     options = options_of(args[0], START_OPTIONS, "start-with")
+    check_start_options(options)
+    return _begin(m, fiber, options, _program(args[1], "start-with"), args[2:])
+
+
+def check_start_options(options: Map) -> None:
+    """Raises LispError for options of `start-with` that mean nothing."""
     if not isinstance(options.get(kw("timeout"), Duration(0)), Duration):
         raise LispError(f"the :timeout of start-with must be a duration, but is {pr_str(options.get(kw('timeout')))}", type="type")
     if options.get(kw("on-failure")) not in (None, kw("pause")):
         raise LispError(f"the :on-failure of start-with can be :pause, but is {pr_str(options.get(kw('on-failure')))}", type="value")
+    queue = options.get(kw("queue"))
+    if queue is not None and not (isinstance(queue, (Keyword, Symbol)) or (isinstance(queue, str) and queue)):
+        raise LispError(f"the :queue of start-with is named by a string or a keyword, not by {pr_str(queue)}", type="type")
     if type(options.get(kw("priority"), 0)) is not int:
         raise LispError(f"the :priority of start-with must be an integer, but is {pr_str(options.get(kw('priority')))}", type="value")
     given = options.get(kw("id"))

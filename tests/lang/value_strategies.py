@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from flowmetal.lang.persistent import Map, Set, Vector, cons, list_of, seq_of
 from flowmetal.lang.values import Duration, Instant, Regex, Symbol, keyword
 
-DEEP = 100_000 if os.environ.get("FLOWMETAL_LONG") == "1" else 25_000
+DEEP = 100_000 if os.environ.get("FLOWMETAL_LONG") == "1" else 10_000
 """Levels of nesting that nothing may recurse over: far more than Python's stack has."""
 
 names = st.from_regex(r"[a-zA-Z*+!_?<>=-][a-zA-Z0-9*+!_?<>='.-]{0,5}", fullmatch=True).filter(

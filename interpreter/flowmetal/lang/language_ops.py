@@ -134,6 +134,8 @@ def _eval(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     try:
         form = read_all(Source("eval", text), ns=root.ns)  # the code must come again from the text alone
     except SourceError as e:
+        if e.type == "limit":
+            raise LispError(f"eval: {e.message}", type="limit") from None
         raise LispError(f"eval: a part of the form is no data: {e.message}", type="type", hint="a function stands in a form as its name, a symbol") from None
     return m.invoke(fiber, evaluate.compile_form(m.definitions, root, form[0]), [])
 

@@ -297,7 +297,6 @@ def check_start_options(options: Map) -> None:
         raise LispError(f"{FLOW_ID_TEXT}, not {pr_str(given)[:80]}", type="value")
     if kw("at") in options:
         need_when(options.get(kw("at")), "the :at of start-with")
-    return _begin(m, fiber, options, _program(args[1], "start-with"), args[2:])
 
 
 def _begin(m: Machine, fiber: Fiber, options: Map, f: FlowProgram, args: list[Any]) -> FlowHandle:

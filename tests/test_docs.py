@@ -263,6 +263,7 @@ STEPS = """
 (status a) (history a) (state-at a 1) (flows) (promise-status p) (charge 1) (call 'charge [1])
 (defflow answering [] (let [m (receive)] (reply m 1)))
 (ask (start answering) {:q 1}) (topic "t" {}) (publish "t" 1) (let [s (subscribe "t" {:from :start})] (next-event s))
+(fork a {:at 1 :with 0}) (upgrade! (start waiting))
 (queue :q {:concurrency 1}) (schedule :s #dur "1d" sub) (unschedule :s) (defsource d {:url "sqlite:///x" :sql "SELECT 1"})
 (defflow again [n] (if (zero? n) 0 (continue-as (dec n)))) (again 1)
 (def box (atom 0)) @box (swap! box inc) (swap-vals! box inc) (reset! box 1) (reset-vals! box 2) (compare-and-set! box 2 3)

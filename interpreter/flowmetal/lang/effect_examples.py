@@ -9,6 +9,7 @@ PROGRAMS = """\
 (defforeign charge-card "Charges a card." [order])
 (defflow nap "Sleeps for an hour." [] (sleep #dur "1h") :rested)
 (defflow greet "Says hello." [who] (str "hello " who))
+(defflow greet-later "Says what it is told to, to somebody." [who] (str (receive) " " who))
 (defflow echo "Gives its next message back." [] (receive))
 (defflow count-down "Begins anew until it comes to zero." [n] (if (pos? n) (continue-as (dec n)) :zero))
 (defflow clerk "Answers one question." [] (reply (receive) {:total 42}))
@@ -56,6 +57,7 @@ EFFECT_EXAMPLES = {
     "flow/checkpoint": '(checkpoint "charged") ;=> nil',
     "flow/continue-as": "@(start count-down 3) ;=> :zero",
     "flow/flows": '(do (start-with {:id "n-1"} nap) (contains? (set (map :flow_id (flows))) "n-1")) ;=> true',
+    "flow/fork": '(let [h (start greet-later "Ada")] (settle!) @(fork h {:at 1 :with "hello"})) ;=> "hello Ada"',
     "flow/history": '(let [h (start greet "Ada")] @h (mapv :kind (history h))) ;=> ["flow-started" "flow-completed"]',
     "flow/log": '(log {:step "charged"}) ;=> nil',
     "flow/next-event": '(let [sub (subscribe "orders")] (publish "orders" {:id "A-17"}) (next-event sub)) ;=> {:id "A-17"}',
@@ -90,6 +92,7 @@ EFFECT_EXAMPLES = {
     "flow/terminate!": "(let [h (start nap)] (terminate! h) (status h)) ;=> :cancelled",
     "flow/timer": '@(timer #dur "10m") ;=> nil',
     "flow/topic": '(topic "orders" {:retain #dur "30d"}) ;=> nil',
+    "flow/upgrade!": "(let [h (start nap)] (settle!) (:upgraded (upgrade! h))) ;=> false",
     "flow/with-timeout": '(try (with-timeout #dur "1m" (receive)) (catch :flow/timeout e :late)) ;=> :late',
     "flow/within": '(within #dur "1m" (fn [] (greet "Ada"))) ;=> "hello Ada"',
     "http/delete": '(:status (http/delete "https://shop.example/orders/1")) ;=> 204',

@@ -236,7 +236,7 @@ class Fibers:
 
     def defined(self, number: int, version: int, ns: str, name: str) -> None:
         """A definition is in the log: what follows sees it."""
-        self.state.pin = version
+        self.state.pin = max(self.state.pin, version)
         promise = self.state.open.get(f"d{number}")
         if promise is not None and promise.waiters:
             fiber = self.state.fibers[promise.waiters[0]]

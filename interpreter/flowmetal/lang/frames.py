@@ -99,7 +99,7 @@ class Fiber:
         self.saga: Any = None
         """The atom with the rollbacks of the innermost saga around it."""
         self.undoing: Any = None
-        """The atom that says what is known of the call that `undoable` makes here."""
+        """Two atoms: what is known of the call that `undoable` makes here, and the mark of its step."""
         self.nursery: Any = None
         """The atom of the innermost nursery around it: the number of the fiber that waits for its children, and their promises."""
 

@@ -22,7 +22,8 @@ import flowmetal.lang.outside_ops
 import flowmetal.lang.primitives
 import flowmetal.lang.run_ops
 import flowmetal.lang.saga_ops
-import flowmetal.lang.test_ops  # noqa: F401  likewise
+import flowmetal.lang.test_ops
+import flowmetal.lang.time_travel_ops  # noqa: F401  likewise
 from flowmetal.lang import evaluate
 from flowmetal.lang.definitions import Binding, Definitions
 from flowmetal.lang.functions import Root

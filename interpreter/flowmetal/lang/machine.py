@@ -29,7 +29,8 @@ from flowmetal.lang.functions import (
     locals_of,
 )  # fmt: skip
 from flowmetal.lang.instructions import RULES, is_caught
-from flowmetal.lang.persistent import EMPTY_MAP, Map, seq_of
+from flowmetal.lang.origin import Origin
+from flowmetal.lang.persistent import EMPTY_MAP, Map, Vector, seq_of
 from flowmetal.lang.primitives.leaf_calls import call_leaf, call_primitive, is_leaf
 from flowmetal.lang.primitives.reducibles import AGAIN, Unrealized
 from flowmetal.lang.primitives.registry import Primitive, plural
@@ -64,6 +65,8 @@ class Machine(Fibers):
         """Whether pure code may run as Python functions; for tests that compare both ways."""
         self.hold = False
         """Whether `run` raises `Held` for an error that nothing in the flow's first fiber would catch, before anything is unwound."""
+        self.origin = Origin()
+        """Where the flow's past comes from, when it is a fork."""
         self.stop_at: int | None = None
         """A step at whose request `run` raises `StopAt`: to look at the state there."""
 
@@ -341,11 +344,22 @@ class Machine(Fibers):
             request.supplied = self.supply(request)
         self.outbox.append(request)
         if fiber.undoing is not None and not fiber.shield and (op in UNDOABLE or op.startswith("http/")):
-            fiber.undoing.value = Map.of([(UNKNOWN, _key_of(state, request))])
+            known, asked = fiber.undoing
+            known.value, asked.value = Map.of([(UNKNOWN, self._key_of(request))]), Vector.of([request.step, 0])
         promise = Promise(state.steps, None, op)
         if not instant:
             state.open[promise.id] = promise
         return request, promise
+
+    def key(self, step: int) -> str:
+        """The idempotency key of a step, unless the program gives one."""
+        return f"{self.origin.run_of(step, self.state.run)}/{step}"
+
+    def _key_of(self, request: Request) -> Any:
+        """The idempotency key of a call."""
+        options = request.args[0] if request.op.startswith("http/") and request.args else request.options
+        given = options.get(IDEMPOTENCY_KEY) if isinstance(options, Map) else None
+        return self.key(request.step) if given is None else given
 
     def _place(self, fiber: Fiber) -> tuple[Any, str]:
         """The innermost place in the user's own source."""
@@ -397,13 +411,6 @@ class Machine(Fibers):
                 return None
             frames.pop()
         return error
-
-
-def _key_of(state: State, request: Request) -> Any:
-    """The idempotency key of a call."""
-    options = request.args[0] if request.op.startswith("http/") and request.args else request.options
-    given = options.get(IDEMPOTENCY_KEY) if isinstance(options, Map) else None
-    return f"{state.run}/{request.step}" if given is None else given
 
 
 def _takes_value(ins: tuple[Any, ...]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 from flowmetal.lang.frames import Fiber
 from flowmetal.lang.machine import Machine
 from flowmetal.lang.machine_ops import op
-from flowmetal.lang.persistent import EMPTY_MAP
+from flowmetal.lang.persistent import EMPTY_MAP, Vector
 from flowmetal.lang.primitives.registry import primitive
 from flowmetal.lang.values import ErrorValue
 
@@ -25,10 +25,25 @@ def _set_saga(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
 
 @op("flow", "next-key*", 0, 0, "([])", "The idempotency key of the next step of this flow.")
 def _next_key(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
-    return f"{m.state.run}/{m.state.steps + 1}"
+    return m.key(m.state.steps + 1)
 
 
-@op("flow", "set-undoing*", 1, 1, "([outcome])", "Says which atom is to hold the key of the call that is made here; gives the one before.")
+@op("flow", "next-step*", 0, 0, "([])", "The mark of the next step of this flow: whoever makes it undoes it.")
+def _next_step(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
+    return Vector.of([m.state.steps + 1, 0])
+
+
+@op("flow", "this-moment*", 0, 0, "([])", "The mark of this moment, between two steps of this flow.")
+def _this_moment(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
+    return m.origin.mark(m.state.steps)
+
+
+@op("flow", "owns?*", 1, 1, "([mark])", "Whether what was registered at a mark is this flow's to undo: in a fork, what the original did is not.")
+def _owns(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
+    return m.origin.owns(args[0], m.state.steps)
+
+
+@op("flow", "set-undoing*", 1, 1, "([atoms])", "Says which atoms are to hold the key and the step of the call that is made here; gives those before.")
 def _set_undoing(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     before, fiber.undoing = fiber.undoing, args[0]
     return before

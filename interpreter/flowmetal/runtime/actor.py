@@ -158,7 +158,7 @@ class Actor:
             process = await self.load()
             self._arrivals(process, turn)
             taken = len(process.pending)
-            if process.runnable:
+            if process.runnable and not turn.broken:
                 await self.engine.crashes.computing(self.flow_id)
                 await self._compute(process, turn)
             self._status(process, turn)
@@ -209,6 +209,8 @@ class Actor:
             self._close(process, turn)
         elif draft.kind == kinds.FLOW_CONTINUED:
             self._close_run(process, turn)
+        elif draft.kind == kinds.FLOW_UPGRADED:  # the state is made again from the rows, by the new definitions
+            turn.broken = True
         draft.at = max(self.engine.clock.now(), process.at)
         draft.seq = process.seq + 1
         if draft.kind == kinds.EFFECT_REQUESTED:
@@ -294,7 +296,7 @@ class Actor:
         """A row for a status that has changed."""
         if process.ended or process.paused:
             return
-        busy = process.runnable or any(self.engine.dispatcher.is_busy(o.op) for o in process.open.values())
+        busy = process.runnable or any(self.engine.dispatcher.is_busy(o.op) and not o.linked for o in process.open.values())
         if busy and process.status != "running":
             self._append(process, turn, Draft(kinds.FLOW_RUNNING))
         elif not busy and process.status != "waiting":

@@ -16,7 +16,7 @@ from flowmetal.runtime.matching import matches
 from flowmetal.runtime.rows import Draft
 from flowmetal.store import kinds
 
-TAKEN = frozenset({kinds.EFFECT_COMPLETED, kinds.EFFECT_FAILED, kinds.AWAIT_SETTLED, kinds.CANCEL_REQUESTED, kinds.DEFINED})
+TAKEN = frozenset({kinds.EFFECT_COMPLETED, kinds.EFFECT_FAILED, kinds.AWAIT_SETTLED, kinds.CANCEL_REQUESTED, kinds.DEFINED, kinds.FLOW_FORKED})
 """Kinds that the machine takes, one by one, when all of its fibers wait."""
 OUTCOMES = frozenset({kinds.EFFECT_COMPLETED, kinds.EFFECT_FAILED, kinds.EFFECT_CANCELLED})
 BEGIN = 0
@@ -31,6 +31,9 @@ class OpenStep:
     target: str
     due_at: str | None = None
     child: str | None = None
+    """The flow that ends with this step; not one that belongs to the flow that this one was forked from."""
+    linked: bool = False
+    """It was asked by the flow that this one was forked from, whose outcome is this one's too."""
 
 
 @dataclass(slots=True)
@@ -79,7 +82,7 @@ class Book:
         self.let_fail = False
         """It has failed, was paused for that, and goes on to its end."""
         self.terms: dict[str, Any] = {}
-        """What was said of the whole flow at its start: `timeout` (microseconds), `on_failure`."""
+        """What was said of the whole flow at its start: `timeout` (microseconds), `on_failure`; of a fork, its `forks` and how many are `taken`."""
         self.rows_since_snapshot = 0
         self.snapshot_size = 0
 
@@ -103,7 +106,7 @@ class Book:
         step = draft.facts.get("parent_step")
         self.parent_call = (draft.facts["parent"], step) if step is not None else None
 
-        self.terms = {name: draft.facts[name] for name in ("timeout", "on_failure") if name in draft.facts}
+        self.terms = {name: draft.facts[name] for name in ("timeout", "on_failure", "forks") if name in draft.facts}
 
     def _continued(self, draft: Draft) -> None:
         """A new run: what the old one had not taken is over, but for a cancel. Rows before this one gave back messages that it had not taken."""
@@ -115,7 +118,8 @@ class Book:
         if draft.step == BEGIN:
             self.begun = False
         f = draft.facts
-        self.open[draft.step] = OpenStep(f["op"], f.get("target", ""), f.get("due_at"), f.get("child"))
+        linked = "linked" in f
+        self.open[draft.step] = OpenStep(f["op"], f.get("target", ""), f.get("due_at"), None if linked else f.get("child"), linked)
         if f["op"] == "receive":
             args = draft.values["args"]
             self.receives[draft.step] = args.nth(0) if len(args) else None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flowmetal.lang.equality import equal
 from flowmetal.lang.plain import from_plain
 from flowmetal.runtime import history
+from flowmetal.runtime.links import callback_key
 from flowmetal.runtime.process import Process, loader
 from flowmetal.runtime.rows import Draft, to_draft
 from flowmetal.store import kinds
@@ -39,6 +40,11 @@ async def settle(engine: Engine, token: str, value: Any, source: str) -> tuple[s
         return "accepted", message_id
     settled = await engine.writer.call(history.outcome_row, engine.store, row.flow_id, step)
     if settled is None or settled.kind != kinds.EFFECT_COMPLETED:
-        return "ended", ""
+        facts = {"message_id": message_id, "source": source}
+        if await engine.links.settle_callback(row.flow_id, step, token, body, facts):
+            return "accepted", message_id
+        settled = await engine.writer.call(engine.store.find, kinds.EFFECT_COMPLETED, callback_key(token))
+        if settled is None:
+            return "ended", ""
     first = to_draft(settled, loader(engine.definitions.registry))
     return "again" if equal(first.values.get("result"), body) else "conflict", first.facts.get("message_id", "")

@@ -94,6 +94,7 @@ class Dispatcher:
         promise = draft.facts["promise"] if draft.kind == kinds.PROMISE_SETTLED else draft.step
         if draft.step is not None:
             self._leave_desk(process.flow_id, draft.step)
+            self.engine.links.settled(process.flow_id, draft.step)
         self._tell(process, promise, draft)
 
     def _tell(self, process: Process, promise: Any, draft: Draft) -> None:
@@ -103,13 +104,16 @@ class Dispatcher:
     def _cancelled(self, process: Process, draft: Draft) -> None:
         assert draft.step is not None
         self.withdraw(process.flow_id, draft.step)
+        self.engine.links.settled(process.flow_id, draft.step)
         if not process.ended:
             self.engine.awaited.settled(process.flow_id, draft.step, None, ErrorValue(CANCELLED, draft.facts["reason"]))
 
     def _cancelling(self, process: Process, draft: Draft) -> None:
         assert draft.step is not None
         there = process.open.get(draft.step)
-        if there is not None and there.child is not None:
+        if there is not None and there.linked:
+            self.engine.links.cancelling(process.flow_id, draft.step)
+        elif there is not None and there.child is not None:
             self.end_child(there.child, draft.facts["reason"], process.flow_id)
 
     def _resumed(self, process: Process, draft: Draft) -> None:
@@ -146,6 +150,9 @@ class Dispatcher:
         assert step is not None
         due = draft.facts.get("due_at")
         desk = self.desks.get(op)
+        if "linked" in draft.facts:
+            self.engine.links.take(flow_id, step, draft.facts)
+            return
         if due is not None:
             self.engine.timers.add(Instant.parse(due).micros, flow_id, step)
         if desk is not None:
@@ -191,6 +198,7 @@ class Dispatcher:
 
     def _leave_desk(self, flow_id: str, step: int, *, withdrawn: bool = False) -> None:
         self.engine.timers.discard(flow_id, step)
+        self.engine.links.drop(flow_id, step)
         for desk in (self.engine.foreign, self.engine.topics, self.engine.asking, self.engine.queues):
             desk.drop(flow_id, step, withdrawn=withdrawn)
 

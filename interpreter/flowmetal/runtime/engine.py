@@ -27,8 +27,10 @@ from flowmetal.runtime.control import WRITES, Make, control
 from flowmetal.runtime.crashes import CrashWatch
 from flowmetal.runtime.definitions_log import DefinitionsLog
 from flowmetal.runtime.dispatch import Dispatcher, terms, waits_to_begin
+from flowmetal.runtime.fork import Forks
 from flowmetal.runtime.keeping import Keeping
 from flowmetal.runtime.keyed_locks import KeyedLocks
+from flowmetal.runtime.links import Links
 from flowmetal.runtime.process import Process, find_program, loader
 from flowmetal.runtime.promises import Awaited
 from flowmetal.runtime.queues import Queues
@@ -40,6 +42,7 @@ from flowmetal.runtime.supply import Supplies
 from flowmetal.runtime.tasks import Tasks
 from flowmetal.runtime.timers import Timers
 from flowmetal.runtime.topics import Topics
+from flowmetal.runtime.upgrade import Upgrades
 from flowmetal.runtime.watching import Watchers
 from flowmetal.store import kinds
 from flowmetal.store.memory import MemoryStore
@@ -96,6 +99,9 @@ class Engine:
         self.keeping = Keeping(self)
         self.dispatcher = Dispatcher(self, connectors)
         self.awaited = Awaited(self)
+        self.links = Links(self)
+        self.forks = Forks(self)
+        self.upgrades = Upgrades(self)
         self.crashes = CrashWatch(self)
         self.watchers = Watchers()
         self.watch = self.watchers.watch

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 OPS = shared_atoms.OPS | frozenset({
     "send", "publish", "subscribe", "topic", "pause", "resume", "cancel", "terminate", "status", "history", "flows", "state-at", "promise-status",
-    "queue", "schedule", "unschedule", "defsource",
+    "fork", "upgrade", "queue", "schedule", "unschedule", "defsource",
 })  # fmt: skip
 
 
@@ -51,6 +51,10 @@ async def perform(engine: Engine, sender: str, key: str, draft: Draft) -> Any:
     target = await engine.resolve(target)
     if op == "send":
         return await _send(engine, target, args[0], key, sender)
+    if op == "fork":
+        return await engine.forks.perform(target, args[0], key, sender)
+    if op == "upgrade":
+        return await engine.upgrades.perform(target, args[0], key, sender)
     if op in WRITES:
         return await _control(engine, target, op, args, key, sender)
     if op == "status":
@@ -77,6 +81,8 @@ async def _send(engine: Engine, target: str, message: Any, key: str, sender: str
 
 
 async def _control(engine: Engine, target: str, action: str, args: list[Any], key: str, sender: str) -> None:
+    if action in ("cancel", "terminate") and await engine.links.refers(sender, target):
+        return  # it belongs to the flow that this one was forked from
     row_key = f"{target}/{key}"
     if await engine.writer.call(engine.store.find, WRITES[action], row_key) is None:
         reason = args[0] if args and isinstance(args[0], str) else None

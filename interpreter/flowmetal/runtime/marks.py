@@ -7,6 +7,7 @@ told from new ones by counting them, kind by kind (prints by their characters).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from flowmetal.errors import FlowmetalError
@@ -34,22 +35,22 @@ TRUNCATED = "\n[what the flow prints from here on is not kept: it is over 1 MiB]
 class Recorded:
     """How many rows of each kind the log holds that re-execution has not come to yet."""
 
-    def __init__(self) -> None:
-        self.left: Counter[str] = Counter()
+    def __init__(self, left: Mapping[str, int] | None = None) -> None:
+        self.left: Counter[str] = Counter(left or {})
 
     def count(self, draft: Draft) -> None:
         """Takes one row of the log."""
         if draft.kind in COUNTED:
-            self.left[draft.kind] += _size(draft)
+            self.left[draft.kind] += size(draft)
 
     def is_new(self, draft: Draft) -> bool:
         """Whether a row is not in the log yet; of a print that is there in part, the rest is new."""
         there = self.left[draft.kind]
         if there == 0:
             return True
-        size = _size(draft)
-        self.left[draft.kind] = max(0, there - size)
-        if there >= size:
+        here = size(draft)
+        self.left[draft.kind] = max(0, there - here)
+        if there >= here:
             return False
         draft.facts["text"] = draft.facts["text"][there:]
         return True
@@ -58,7 +59,8 @@ class Recorded:
         return any(self.left.values())
 
 
-def _size(draft: Draft) -> int:
+def size(draft: Draft) -> int:
+    """What a row counts for: a print its characters, any other one."""
     return len(draft.facts["text"]) if draft.kind == kinds.OUTPUT else 1
 
 

@@ -18,6 +18,7 @@ from flowmetal.lang.requests import Request
 from flowmetal.lang.thrown import StopAt
 from flowmetal.runtime import snapshots
 from flowmetal.runtime.process import Process, loader
+from flowmetal.runtime.replay import is_outdated
 from flowmetal.runtime.rows import Draft, to_draft
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Row, Snapshot, Store
@@ -60,7 +61,8 @@ async def state_at(definitions: Definitions, flow_id: str, rows: list[Row], snap
     """The flow as it was when it asked for `step` (None: as it is now): its stacks, locals and what it waited for."""
     process = Process(definitions, flow_id, _no_supply)
     load = loader(definitions)
-    if snapshot is not None and not snapshots.restore(process, snapshot):
+    rows = _as_it_was(rows, step)
+    if snapshot is not None and (is_outdated(rows[snapshot.seq :]) or not snapshots.restore(process, snapshot)):
         snapshot, process = None, Process(definitions, flow_id, _no_supply)
     after = rows[snapshot.seq if snapshot is not None else 0 :]
     end = min(_paused_at(rows, step), _run_end(rows, step))
@@ -69,6 +71,14 @@ async def state_at(definitions: Definitions, flow_id: str, rows: list[Row], snap
     await _run_to(process, step)
     asked = next((to_draft(row, load) for row in rows if row.step == step and row.kind in ASKING), None) if step is not None else None
     return _describe(process, asked, step, _status(rows, asked))
+
+
+def _as_it_was(rows: list[Row], step: int | None) -> list[Row]:
+    """The rows that count for a step: before an upgrade the flow's state was that of its old definitions."""
+    if step is None:
+        return rows
+    seq = next(row.seq for row in rows if row.step == step and row.kind in ASKING)
+    return [row for row in rows if row.kind != kinds.FLOW_UPGRADED or row.seq < seq]
 
 
 def _run_end(rows: list[Row], step: int | None) -> float:

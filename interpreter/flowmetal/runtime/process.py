@@ -7,7 +7,7 @@ is compared with what is recorded, and only what is new comes out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flowmetal.errors import LispError
@@ -17,7 +17,8 @@ from flowmetal.lang.frames import Program, State
 from flowmetal.lang.functions import FlowHandle, FlowProgram
 from flowmetal.lang.library import load_root
 from flowmetal.lang.machine import Machine
-from flowmetal.lang.persistent import Vector
+from flowmetal.lang.origin import ForkPoint, Origin
+from flowmetal.lang.persistent import Map, Vector
 from flowmetal.lang.requests import Action, Define, Ended, Mark, Request, Withdraw
 from flowmetal.lang.session import Cell
 from flowmetal.lang.thrown import Held, error_value
@@ -49,13 +50,13 @@ class Process(Book):
 
     # From the log
 
-    def begin(self, started: Draft) -> None:
-        """Makes the state of a flow from its first row."""
+    def begin(self, started: Draft, version: int | None = None) -> None:
+        """Makes the state of a flow from its first row; `version` is that of the definitions to which it was upgraded."""
         facts = started.facts
         args = list(started.values.get("args") or ())
         program = Program(name=facts["name"], args=args, source=facts.get("source"), ns=facts.get("ns", "user"), file=facts.get("file", ""))
-        pin = facts["definitions"]
-        state = State(self.flow_id, facts["run"], facts["kind"], pin, program, facts.get("parent"))
+        pin = facts["definitions"] if version is None else version
+        state = State(self.flow_id, facts["run"], facts["kind"], pin, program, facts.get("parent") or facts.get("original_parent"))
         state.steps, state.next_fiber = facts.get("steps", 0), facts.get("fibers", 1)
         self.attach(state)
         try:
@@ -74,6 +75,8 @@ class Process(Book):
         self.state = state
         cell = Cell(self.definitions) if state.program.source is not None else None
         self.machine = Machine(self.definitions, state, self._supplied, cell, self._admit)
+        if "forks" in self.terms:
+            self.machine.origin = Origin([ForkPoint(**point) for point in self.terms["forks"]], self.terms.get("taken", 0))
 
     def rebuild(self, drafts: list[Draft], *, anew: bool) -> None:
         """Takes the rows that follow what is here, or with `anew` all rows: the machine begins at the last run among them."""
@@ -82,7 +85,7 @@ class Process(Book):
             self.note(draft)
         self.record(drafts[begins + 1 :])
         if (anew or begins >= 0) and not self.ended:
-            self.begin(drafts[max(begins, 0)])
+            self.begin(drafts[max(begins, 0)], upgraded_to(drafts[begins + 1 :]))
 
     def release(self) -> None:
         """Gives up the machine: it and the process hold each other, and both would stay until the next collection of garbage."""
@@ -96,6 +99,8 @@ class Process(Book):
                 self.steps_recorded[draft.step] = draft
             elif draft.kind == kinds.DEFINED:
                 self.defines_recorded.add(draft.facts["number"])
+            elif draft.kind == kinds.FLOW_UPGRADED:
+                self.marks_recorded = marks.Recorded(draft.facts["marks"])
             else:
                 self.marks_recorded.count(draft)
             self.note(draft)
@@ -137,6 +142,8 @@ class Process(Book):
         kind, f = draft.kind, draft.facts
         if kind == kinds.CANCEL_REQUESTED:
             self.machine.cancel(f.get("reason"))
+        elif kind == kinds.FLOW_FORKED:
+            self.machine.origin.taken = self.terms["taken"] = self.machine.origin.taken + 1
         elif kind == kinds.DEFINED and draft.error is None:
             self.machine.defined(f["number"], f["version"], f["ns"], f["name"])
         else:
@@ -156,7 +163,7 @@ class Process(Book):
 
     def _supplied(self, request: Request) -> Any:
         recorded = self.steps_recorded.get(request.step)
-        if recorded is None:
+        if recorded is None or recorded.facts.get("op") != request.op:
             return self.supply(self, request)
         if request.op == "callback":
             secret = recorded.values["secret"]
@@ -218,11 +225,26 @@ class Process(Book):
     def _compare(self, recorded: Draft, r: Request) -> None:
         f = recorded.facts
         if f.get("hash") != r.digest or f.get("op") != r.op:
-            was = f"{f.get('op')} {f.get('target', '')}".strip()
-            message = (
-                f"step {r.step} of {self.flow_id} is recorded as {was} at line {f.get('line')}, but now asks for {f'{r.op} {r.target}'.strip()} at {r.span}"
-            )
-            raise LispError(message, type="replay/mismatch")
+            raise mismatch(self.flow_id, recorded, asks(r))
+
+
+def asks(r: Request) -> str:
+    """What a program asks for now, and where."""
+    return f"now asks for {f'{r.op} {r.target}'.strip()} at {r.span}"
+
+
+def mismatch(flow_id: str, recorded: Draft, but: str) -> LispError:
+    """The error of a flow that does not do again what its log says: it names both places."""
+    f = recorded.facts
+    was = f"{f.get('op')} {f.get('target', '')}".strip()
+    place = f"line {f.get('line')}" if f.get("source") is None else f"{f['source']}:{f.get('line')}:{f.get('column')}"
+    data = Map.of([(kw("flow"), flow_id), (kw("step"), recorded.step)])
+    return LispError(f"step {recorded.step} of {flow_id} is recorded as {was} at {place}, but {but}", type="replay/mismatch", data=data)
+
+
+def upgraded_to(drafts: Sequence[Draft]) -> int | None:
+    """The version of the definitions to which a run with these rows was upgraded last."""
+    return next((draft.facts["version"] for draft in reversed(drafts) if draft.kind == kinds.FLOW_UPGRADED), None)
 
 
 def loader(definitions: Definitions) -> codec.CodeLoader:

@@ -59,7 +59,9 @@ def take_up(engine: Engine, rows: Iterable[Row]) -> None:
         step = row.step
         assert step is not None
         desk = engine.dispatcher.desks.get(data["op"])
-        if data.get("due_at") is not None and desk is None:
+        if "linked" in data:
+            engine.links.take(flow_id, step, data)
+        elif data.get("due_at") is not None and desk is None:
             engine.timers.add(Instant.parse(data["due_at"]).micros, flow_id, step)
         elif data["op"] == "call":
             engine.insist(_child_of(engine, flow_id, step, data["child"]))
@@ -124,6 +126,7 @@ async def recover_flow(engine: Engine, flow_id: str, since: int) -> None:
     rows = await engine.writer.call(engine.store.rows, flow_id)  # the flow may have gone on meanwhile
     engine.watchers.wake(flow_id)
     engine.awaited.look_again(flow_id)
+    engine.links.look_again(flow_id)
     engine.queues.look_again(flow_id, [row.kind for row in rows if row.kind in kinds.STATUS][-1])
     if rows[-1].kind not in kinds.ENDING:
         take_up(engine, unanswered(rows))

@@ -16,11 +16,11 @@ from flowmetal.store.protocol import Row, Snapshot
 
 
 def rebuild(definitions: Definitions, flow_id: str, supply: Supply, snapshot: Snapshot | None, rows: list[Row]) -> Process | None:
-    """A process; None when the snapshot that it was to begin with cannot be read. Raises FlowNotFound where there is no flow."""
+    """A process; None when the snapshot that it was to begin with cannot be used. Raises FlowNotFound where there is no flow."""
     process = Process(definitions, flow_id, supply)
     load = loader(definitions)
     if snapshot is not None:
-        if not snapshots.restore(process, snapshot):
+        if is_outdated(rows) or not snapshots.restore(process, snapshot):
             return None
         process.rebuild([to_draft(row, load) for row in rows], anew=False)
         return process
@@ -28,3 +28,9 @@ def rebuild(definitions: Definitions, flow_id: str, supply: Supply, snapshot: Sn
         raise FlowNotFound(f"there is no flow {flow_id}")
     process.rebuild([to_draft(row, load) for row in rows], anew=True)
     return process
+
+
+def is_outdated(after: list[Row]) -> bool:
+    """Whether a snapshot before these rows is of a state that an upgrade has replaced."""
+    later = {row.kind for row in after}
+    return kinds.FLOW_UPGRADED in later and kinds.FLOW_CONTINUED not in later

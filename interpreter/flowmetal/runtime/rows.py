@@ -117,8 +117,12 @@ def carried(value: Any, flow_id: str, pin: int, load: codec.CodeLoader) -> Any:
     return codec.decode(codec.encode_value(value, flow_id, pin), load)
 
 
-def request_hash(op: str, target: str, args: Any, flow_id: str) -> str:
-    """What re-execution compares: the operation, its target and its arguments. Raises LispError where these cannot be stored."""
+def request_hash(op: str, target: str, args: Any, flow_id: str, *, known_as: str | None = None) -> str:
+    """What re-execution compares: the operation, its target and its arguments. Raises LispError where these cannot be stored.
+
+    `known_as` is the flow that asked the same, as which `flow_id` stands here: a fork's original."""
     plain, faithful = to_plain(args, truncate=True)
-    text = _json(plain) if faithful else codec.encode_value(args, flow_id, 0)
-    return hashlib.sha256(f"{op}\n{target}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    text = f"{op}\n{target}\n{_json(plain) if faithful else codec.encode_value(args, flow_id, 0)}"
+    if known_as is not None:
+        text = text.replace(flow_id, known_as)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -51,7 +51,7 @@ def _book(process: Process) -> dict[str, Any]:
     return {
         "plain": [getattr(process, name) for name in _PLAIN], "parent_call": process.parent_call, "children": sorted(process.children), "terms": process.terms,
         "awaits": [list(a) for a in process.awaits],
-        "open": {s: [o.op, o.target, o.due_at, o.child] for s, o in process.open.items()},
+        "open": {s: [o.op, o.target, o.due_at, o.child, o.linked] for s, o in process.open.items()},
         "receives": {s: codec.encode_value(r, flow_id, pin) for s, r in process.receives.items()},
         **{
             box: [[m.id, m.seq, codec.encode_value(m.value, flow_id, pin), m.ask] for m in messages.values()]

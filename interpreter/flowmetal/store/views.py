@@ -48,6 +48,8 @@ WITH last AS (
         arg_max(at_us, pos) FILTER (kind IN ({_STATUS})) AS status_us,
         arg_max(data, pos) FILTER (kind IN ({_list(kinds.ENDING)})) AS ending,
         arg_max(data, pos) FILTER (kind = '{kinds.INFO}') AS info,
+        arg_max(data, pos) FILTER (kind = '{kinds.FLOW_UPGRADED}') AS upgraded,
+        max(at_us) FILTER (kind = '{kinds.FLOW_FORKED}') AS forked_us,
         arg_max(data, pos) FILTER (kind = '{kinds.CELL_RESULT}') AS cell
     FROM fm.entries GROUP BY flow_id
     HAVING count(*) FILTER (kind = '{kinds.FLOW_STARTED}') > 0
@@ -59,8 +61,8 @@ WITH last AS (
 SELECT flow_id, s->>'$.name' AS name, coalesce(s->>'$.kind', 'flow') AS kind,
     CASE status_kind {_STATUS_CASE} END AS status,
     s->>'$.parent' AS parent_id, s->>'$.forked_from' AS forked_from, TRY_CAST(s->>'$.forked_at' AS BIGINT) AS forked_at,
-    TRY_CAST(s->>'$.definitions' AS BIGINT) AS definitions_version,
-    make_timestamptz(started_us) AS created_at, make_timestamptz(updated_us) AS updated_at,
+    TRY_CAST(coalesce(TRY_CAST(upgraded AS JSON)->>'$.version', s->>'$.definitions') AS BIGINT) AS definitions_version,
+    make_timestamptz(coalesce(forked_us, started_us)) AS created_at, make_timestamptz(updated_us) AS updated_at,
     CASE WHEN status_kind IN ({_list(kinds.ENDING)}) THEN make_timestamptz(status_us) END AS finished_at,
     coalesce(steps, 0) AS steps, s->'$.args' AS args, s->'$.tags' AS tags, TRY_CAST(info AS JSON)->'$.data' AS info,
     e->'$.result' AS result, e->'$.error' AS error
@@ -137,7 +139,7 @@ GROUP BY d.flow_id, d.step, d.due_at
 """
 
 DEFINITIONS: Final = f"""
-SELECT seq AS version, j->>'$.ns' AS ns, j->>'$.name' AS name, j->>'$.kind' AS kind, j->>'$.source' AS source,
+SELECT coalesce(TRY_CAST(j->>'$.version' AS BIGINT), seq) AS version, j->>'$.ns' AS ns, j->>'$.name' AS name, j->>'$.kind' AS kind, j->>'$.source' AS source,
     j->>'$.hash' AS hash, make_timestamptz(at_us) AS defined_at
 FROM (SELECT seq, at_us, TRY_CAST(data AS JSON) AS j FROM fm.entries
     WHERE flow_id = '{kinds.DEFINITIONS_STREAM}' AND kind = '{kinds.DEFINED}')

@@ -18,7 +18,7 @@ import click
 from prompt_toolkit import PromptSession, print_formatted_text
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
-from prompt_toolkit.formatted_text import PygmentsTokens
+from prompt_toolkit.formatted_text import FormattedText, PygmentsTokens
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.lexers import PygmentsLexer
@@ -151,7 +151,7 @@ class Repl:
         self._print(clean(f":{error.type}: {error.render()}"), "ansired")
 
     def _print(self, text: str, style: str = "", end: str = "\n") -> None:
-        print_formatted_text([(style, text)], end=end, output=self._session.output)
+        print_formatted_text(FormattedText([(style, text)]), end=end, output=self._session.output)
 
 
 class _interruptible:

@@ -432,6 +432,7 @@ def test_health_and_metrics(client: httpx.Client) -> None:
     response = client.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain")
     assert 'flowmetal_flows{status="completed"}' in response.text
+    assert "\nflowmetal_tasks " in response.text
     assert 'flowmetal_http_requests_total{method="POST",route="/v1/flows",status="201"}' in response.text
 
 

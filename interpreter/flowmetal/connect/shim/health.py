@@ -32,6 +32,7 @@ class Metrics:
         self.requests = Counter("flowmetal_http_requests", "Requests answered.", labels, registry=self.registry)
         self.seconds = Histogram("flowmetal_http_seconds", "Time to an answer.", ("route",), registry=self.registry)
         self.flows = Gauge("flowmetal_flows", "Flows of the store by status.", ("status",), registry=self.registry)
+        self.tasks = Gauge("flowmetal_tasks", "What the engine is at work on: turns of flows, calls that are being sent.", registry=self.registry)
 
     def note(self, method: str, route: str, status: int, seconds: float) -> None:
         """Counts one answer."""
@@ -64,6 +65,7 @@ async def metrics(request: Request, context: Ctx) -> Response:
     counts = dict((await context.engine.sql("SELECT status, count(*) FROM flows GROUP BY status")).rows)
     for status in dict.fromkeys(kinds.STATUS.values()):
         found.flows.labels(status).set(counts.get(status, 0))
+    found.tasks.set(len(context.engine.tasks))
     return Response(generate_latest(found.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

@@ -199,3 +199,7 @@ def test_pythons_own_magics_work(nb: Notebook) -> None:
     assert "PATH" in nb.ok("%env PATH").value or nb.ok("%env PATH").value
     assert nb.ok("!echo from the shell").output.strip() == "from the shell"
     assert "nosuchmagic" in nb.run("%nosuchmagic").remarks
+
+
+def test_a_notebook_runs_no_process_before_its_reader_has_allowed_it(nb: Notebook) -> None:
+    assert "flowmetal allow" in nb.run('(sh ["true"])').error["evalue"]

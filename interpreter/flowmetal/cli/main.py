@@ -47,6 +47,7 @@ COMMANDS = {
     "sql": "query:sql",
     "backup": "keeping:backup",
     "token": "serve:token",
+    "allow": "allow:allow",
     "kernel": "kernelspec:kernel",
     "doctor": "doctor:doctor",
 }

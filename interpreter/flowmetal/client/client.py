@@ -123,6 +123,12 @@ class Client(Protocol):
     async def begin_scheduled(self, name: str, at: str) -> str:
         """Begins the flow that a schedule begins for a time, if there is none yet; its id."""
 
+    async def allowed_notebooks(self) -> list[str]:
+        """The notebooks that may run processes with `sh`."""
+
+    async def allow_notebook(self, notebook: str, allowed: bool = True) -> list[str]:
+        """Lets a notebook run processes with `sh`, or no more; those that may."""
+
     async def sql(self, sql: str, params: Sequence[Any] | None = None) -> Relation:
         """One SELECT over the store's views, read only."""
 

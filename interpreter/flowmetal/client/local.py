@@ -153,6 +153,14 @@ class LocalClient:
         flow_id: str = (await self._on_engine(self._engine.schedules.begin_for(name, Instant.parse(at).micros, self._by)))[0]
         return flow_id
 
+    async def allowed_notebooks(self) -> list[str]:
+        """See `Client`."""
+        return sorted(self._engine.allowances.allowed)
+
+    async def allow_notebook(self, notebook: str, allowed: bool = True) -> list[str]:
+        """See `Client`."""
+        return await self._on_engine(self._engine.allowances.allow(notebook, allowed, self._by))
+
     async def sql(self, sql: str, params: Sequence[Any] | None = None) -> Relation:
         """See `Client`."""
         answer = await self._on_engine(self._engine.sql(sql, list(params) if params is not None else None))

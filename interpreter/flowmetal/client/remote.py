@@ -213,6 +213,15 @@ class RemoteClient:
         answer = await self._call("POST", f"/v1/schedules/{quote(name, safe='')}/begin", {"at": at}, key=new_request_id())
         return str(_object(answer)["flow_id"])
 
+    async def allowed_notebooks(self) -> list[str]:
+        """See `Client`."""
+        return list(_object(await self._call("GET", "/v1/notebooks/allowed"))["notebooks"])
+
+    async def allow_notebook(self, notebook: str, allowed: bool = True) -> list[str]:
+        """See `Client`."""
+        answer = await self._call("POST", "/v1/notebooks/allowed", {"notebook": notebook, "allowed": allowed})
+        return list(_object(answer)["notebooks"])
+
     async def sql(self, sql: str, params: Sequence[Any] | None = None) -> Relation:
         """See `Client`."""
         body: Row = {"sql": sql}

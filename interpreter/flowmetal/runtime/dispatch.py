@@ -215,8 +215,11 @@ class Dispatcher:
         connector = self.connector(op)
         assert step is not None and connector is not None
         sending = self.calls[flow_id, step]
+        refused = self.engine.allowances.refused(draft)
         if attempts and attempts[-1].kind == kinds.ATTEMPT_STARTED:
             outcome: Completed | Failed = _interrupted(draft, attempts[-1])
+        elif refused is not None:
+            outcome = refused
         else:
             try:
                 outcome = await connector.perform(self._described(flow_id, run, draft, attempts))

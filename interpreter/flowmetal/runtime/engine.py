@@ -18,8 +18,9 @@ from flowmetal.lang.equality import equal
 from flowmetal.lang.persistent import Vector
 from flowmetal.lang.plain import from_plain
 from flowmetal.lang.requests import FLOW_ID, FLOW_ID_TEXT
-from flowmetal.runtime import callbacks, history, past, recovery, snapshots
+from flowmetal.runtime import callbacks, history, lines, past, recovery, snapshots
 from flowmetal.runtime.actor import Actor, Item
+from flowmetal.runtime.allowances import Allowances
 from flowmetal.runtime.asking import Asking
 from flowmetal.runtime.clock import Chance, Clock, RealClock
 from flowmetal.runtime.connector import Connector
@@ -96,6 +97,7 @@ class Engine:
         self.queues = Queues(self)
         self.schedules = Schedules(self)
         self.sources = Sources(self)
+        self.allowances = Allowances(self)
         self.keeping = Keeping(self)
         self.dispatcher = Dispatcher(self, connectors)
         self.awaited = Awaited(self)
@@ -122,7 +124,10 @@ class Engine:
         if row is not None:
             done = await self.commit(Commit([row], {kinds.DEFINITIONS_STREAM: self.definitions.version}))
             self.definitions.replay(done.rows)
+        for _, rows in await self.writer.call(lambda: list(lines.read(self.store))):
+            lines.bind(self.definitions, rows)
         await self.topics.open()
+        await self.allowances.open()
         await self.queues.open()
         await recovery.recover(self)
         await self.schedules.open()

@@ -67,6 +67,8 @@ SOURCE_READ: Final = "source-read"
 """What a source has read up to now: its new cursor."""
 ATOM_SET: Final = "atom-set"
 """A new value of a shared atom, in the atom's own stream."""
+NOTEBOOK_ALLOWED: Final = "notebook-allowed"
+"""A notebook may run processes here, or may no more."""
 ENGINE: Final = "engine"
 FLOW_DELETED: Final = "flow-deleted"
 """A flow that was over was deleted, with the flows that belonged to it."""
@@ -107,7 +109,7 @@ ALL: Final = frozenset(STATUS) | OPENING | frozenset(CLOSING) | {
     CANCEL_REQUESTED, FLOW_UPGRADED, EFFECT_CANCELLING, TRUNCATED, ATTEMPT_STARTED, ATTEMPT_FAILED, LEASE_EXPIRED, VALUE_RECORDED, MESSAGE_RECEIVED,
     OUTPUT, LOG, CHECKPOINT, INFO, DEFINED, REQUEST, PROMISE_SETTLED, CELL_RESULT, ENGINE, PUBLISHED,
     TOPIC_DECLARED, SCHEDULE_DECLARED, SCHEDULE_REMOVED, SCHEDULE_PAUSED, SCHEDULE_RESUMED, SCHEDULE_FIRED, SCHEDULE_SKIPPED, QUEUE_DECLARED,
-    SOURCE_DECLARED, SOURCE_READ, ATOM_SET, FLOW_DELETED,
+    SOURCE_DECLARED, SOURCE_READ, NOTEBOOK_ALLOWED, ATOM_SET, FLOW_DELETED,
 }  # fmt: skip
 
 DEFINITIONS_STREAM: Final = "$definitions"
@@ -124,6 +126,8 @@ SOURCES_STREAM: Final = "$sources"
 """The stream of the declarations of database sources."""
 SOURCE_STREAM: Final = "$source/"
 """What the stream of a source's cursors begins with; its name follows."""
+ALLOWANCES_STREAM: Final = "$allowances"
+"""The stream that says which notebooks may run processes."""
 ATOM_STREAM: Final = "$atom/"
 """What the stream of a shared atom's values begins with; its id follows."""
 REMOVED_STREAM: Final = "$removed"

@@ -36,6 +36,8 @@ CLI = {
     "log": ("FLOW", f"--follow --json {STORE}"),
     "pause": ("FLOW...", f"--where --json {STORE}"),
     "resume": ("FLOW...", f"--where --json {STORE}"),
+    "step": ("FLOW...", f"--where --json {STORE}"),
+    "retry": ("FLOW...", f"--where --json {STORE}"),
     "cancel": ("FLOW...", f"--where --json {STORE}"),
     "terminate": ("FLOW...", f"--where --json {STORE}"),
     "delete": ("FLOW...", f"--where --json {STORE}"),
@@ -51,7 +53,7 @@ CLI = {
     "token": ("", STORE),
     "kernel install": ("", "--user --sys-prefix --prefix --debug"),
 }
-LATER = {"step", "retry", "upgrade", "fork", "export", "import", "schedules"}
+LATER = {"upgrade", "fork", "export", "import", "schedules"}
 """Commands of the contract that are not there yet; one that comes moves up."""
 MORE = {"fmt", "backfill"}
 """Commands beyond the contract."""
@@ -110,6 +112,8 @@ GET /v1/flows/{}/events?after
 GET /v1/flows/{}/state?step
 POST /v1/flows/{}/pause
 POST /v1/flows/{}/resume
+POST /v1/flows/{}/step
+POST /v1/flows/{}/retry
 POST /v1/flows/{}/cancel
 POST /v1/flows/{}/terminate
 PUT /v1/definitions
@@ -180,8 +184,8 @@ def test_statuses() -> None:
 
 # Python
 
-FLOWMETAL = "eval load start result status events state pause resume cancel terminate send flows sql publish function close delete backup"
-FLOW = "id result status events state pause resume cancel terminate send delete"
+FLOWMETAL = "eval load start result status events state diff pause resume step retry cancel terminate send flows sql publish function close delete backup"
+FLOW = "id result status events state diff pause resume step retry cancel terminate send delete"
 ERRORS = "FlowFailed FlowCancelled FlowTimeout FlowNotFound SourceError StoreError"
 
 

@@ -259,7 +259,7 @@ STEPS = """
 (http/get "http://x.test/") (http/post "http://x.test/" {:json 1})
 (sleep #dur "1s") (await (timer #dur "1s")) (receive {:timeout #dur "1s" :else 0})
 (def a (start waiting)) (def b (start waiting)) (def c (callback)) (def p (async (sleep #dur "1s") 1))
-(pause! a) (resume! a) (send a 1) (cancel! b) (terminate! (start waiting))
+(pause! a) (step! a) (resume! a) (try (retry! a) (catch :flow/conflict e 0)) (state-diff a 1 nil) (send a 1) (cancel! b) (terminate! (start waiting))
 (status a) (history a) (state-at a 1) (flows) (promise-status p) (charge 1) (call 'charge [1])
 (defflow answering [] (let [m (receive)] (reply m 1)))
 (ask (start answering) {:q 1}) (topic "t" {}) (publish "t" 1) (let [s (subscribe "t" {:from :start})] (next-event s))

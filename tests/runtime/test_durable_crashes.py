@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import pytest
 
+from flowmetal.runtime.connector import Call, Failed
 from flowmetal.testing import Program, check
+
+
+class Mended:
+    """An outside where the work 2 fails until the work 7 was done; with the work 0 it is new."""
+
+    def __init__(self) -> None:
+        self.mended = False
+
+    def __call__(self, call: Call) -> object:
+        """The outcome of a call."""
+        n = call.args[0]
+        self.mended = n == 7 or (self.mended and n != 0)
+        return Failed("user", "not yet") if n == 2 and not self.mended else {"target": call.target}
+
 
 PROGRAMS = {
     "queue": Program(
@@ -55,6 +70,34 @@ PROGRAMS = {
                (defsource rows nil)
                [got (await (async (next-event s)) {:timeout #dur "1h" :else :no-more})]))""",
         answer=lambda call: [{"n": n} for n in range(1, 5) if n > call.args[2]] if call.op == "source/read" else None,
+    ),
+    "retry": Program(
+        """(defforeign work [n])
+           (defflow leaf [] (saga (on-rollback (work 9)) (work 1) (println "on") (let [p (async (:target (work 2)))] (sleep #dur "1s") @p)))
+           (defflow main []
+             (work 0)
+             (let [h (start-with {:on-failure :pause} leaf)]
+               (sleep #dur "1h")
+               (work 7)
+               [(status h) (do (retry! h "again") @h)]))""",
+        answer=Mended(),
+    ),
+    "retry of a flow that has ended": Program(
+        """(defforeign work [n])
+           (defflow leaf [] (let [t (timer #dur "3h")] (println "on") (work 1) (try (work 2) (finally (println "off"))) @t))
+           (defflow main []
+             (work 0)
+             (let [h (start leaf)]
+               [(try @h (catch :default e (sleep #dur "1h") (work 7) (status h))) (do (retry! h) @h)]))""",
+        answer=Mended(),
+    ),
+    "step": Program(
+        """(defforeign work [n])
+           (defflow leaf [] (let [a (async (work (receive))) b (async (work (receive)))] (println "on") (now) [(:target @a) (:target @b)]))
+           (defflow main []
+             (let [h (start leaf)]
+               (sleep #dur "1s") (pause! h) (send h 1) (send h 2)
+               [(loop [n 0] (if (= :paused (status h)) (do (step! h) (sleep #dur "1s") (recur (inc n))) n)) @h]))""",
     ),
     "deadline": Program(
         """(defforeign work [n])

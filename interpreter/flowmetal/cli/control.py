@@ -1,4 +1,4 @@
-"""Commands that act on flows: `pause`, `resume`, `cancel`, `terminate`, `send`.
+"""Commands that act on flows: `pause`, `resume`, `step`, `retry`, `cancel`, `terminate`, `send`.
 
 In: flows' ids or prefixes, or an SQL condition over the view `flows`. Out: one line a flow with its status
 afterwards. The one rule: each flow is acted on by itself; one that cannot be does not keep the others from it,
@@ -17,7 +17,12 @@ from flowmetal.cli.output import print_json, remark
 from flowmetal.client.client import Client
 from flowmetal.errors import FlowmetalError
 
-_PAST = {"pause": "paused", "resume": "resumed", "cancel": "cancelling", "terminate": "terminated"}
+_PAST = {"pause": "paused", "resume": "resumed", "step": "going on by one step", "retry": "retried", "cancel": "cancelling", "terminate": "terminated"}
+
+_STOPPED = "SELECT flow_id FROM events WHERE kind = 'flow-paused' GROUP BY flow_id HAVING arg_max(data->>'$.failed', seq) = 'true'"
+_MEANT = {"step": "status = 'paused'", "retry": f"(status = 'failed' OR (status = 'paused' AND flow_id IN ({_STOPPED})))"}
+_WHICH = {"step": "paused", "retry": "failed"}
+"""For --where: among which flows is looked, and what they are called."""
 
 
 def _command(action: str, help_text: str) -> click.Command:
@@ -34,14 +39,20 @@ def _command(action: str, help_text: str) -> click.Command:
     return command
 
 
+async def chosen(client: Client, flows: tuple[str, ...], where: str | None, action: str = "") -> tuple[str, ...]:
+    """The flows that are named, or those for which a condition holds: the open ones, or such as the action is for."""
+    if where is None:
+        return flows
+    those = _MEANT.get(action, "finished_at IS NULL")
+    found = tuple(str(row[0]) for row in await client.sql(f"SELECT flow_id FROM flows WHERE {those} AND ({where}) ORDER BY created_at"))
+    if not found:
+        remark(f"no {_WHICH.get(action, 'open')} flow fits")
+    return found
+
+
 async def _act(client: Client, action: str, flows: tuple[str, ...], where: str | None, reason: str | None, *, as_json: bool) -> int:
-    if where is not None:
-        open_flows = f"SELECT flow_id FROM flows WHERE finished_at IS NULL AND ({where}) ORDER BY created_at"
-        flows = tuple(str(row[0]) for row in await client.sql(open_flows))
-        if not flows:
-            remark("no open flow fits")
     code = DONE
-    for flow in flows:
+    for flow in await chosen(client, flows, where, action):
         try:
             flow_id = str((await client.flow(flow))["flow_id"])
             row = await client.control(flow_id, action, reason=reason)
@@ -58,6 +69,8 @@ async def _act(client: Client, action: str, flows: tuple[str, ...], where: str |
 
 pause: click.Command = _command("pause", "Pause flows: what arrives is kept, and nothing is done with it until `resume`.")
 resume: click.Command = _command("resume", "Let paused flows go on.")
+step: click.Command = _command("step", "Let paused flows go on to their next step, where they are paused again.")
+retry: click.Command = _command("retry", "Ask the steps that flows failed of anew: they go on there, paused or ended as they are.")
 cancel: click.Command = _command("cancel", "Cancel flows at their next wait; their `finally` blocks and rollbacks run.")
 terminate: click.Command = _command("terminate", "End flows at once, without running any of their code.")
 

@@ -13,6 +13,7 @@ import click
 
 from flowmetal.cli.options import common_json, with_client
 from flowmetal.cli.output import clean, moment, one_line, print_json, print_rows, print_table, remark
+from flowmetal.cli.states import show_diff, show_state
 from flowmetal.client.client import ENDED, STATUSES, Client, Row
 
 
@@ -63,15 +64,24 @@ def _line(row: Row) -> list[Any]:
 @click.command()
 @click.argument("flow", metavar="FLOW")
 @click.option("--at", "step", metavar="STEP", type=click.IntRange(min=0), help="As it was when it waited for this step.")
+@click.option("--transition", metavar="N", type=click.IntRange(min=0), help="With --at: so many transitions of its machine later.")
+@click.option("--diff", "other", metavar="STEP", help="With --at: what has changed at this step, or `now`.")
 @common_json
-def show(flow: str, step: int | None, store: str | None, as_json: bool) -> None:
-    """Show FLOW: its row, where it stands, and its steps so far."""
+def show(flow: str, step: int | None, transition: int | None, other: str | None, store: str | None, as_json: bool) -> None:
+    """Show FLOW: its row, where it stands (or failed), and its steps so far."""
+    if step is None and (transition is not None or other is not None):
+        raise click.UsageError("--transition and --diff go on from a step: give --at too")
+    if transition is not None and other is not None:
+        raise click.UsageError("give --transition or --diff")
+    if other is not None:
+        _show_diff(flow, step or 0, other, store, as_json=as_json)
+        return
 
     async def body(client: Client) -> tuple[Row, Row | None, list[Row]]:
         row = await client.flow(flow)
         flow_id = str(row["flow_id"])
-        ended = row["status"] in ENDED
-        state = await client.state(flow_id, step) if step is not None or not ended else None
+        stands = row["status"] not in ENDED or row["status"] == "failed"
+        state = await client.state(flow_id, step, transition) if step is not None or stands else None
         events = [] if step is not None else await client.events(flow_id)
         return row, state, events
 
@@ -81,11 +91,26 @@ def show(flow: str, step: int | None, store: str | None, as_json: bool) -> None:
         return
     _show_row(row)
     if state is not None:
-        _show_state(state)
+        show_state(state)
     if events:
         click.echo()
         for event in events:
             click.echo(event_line(event))
+
+
+def _show_diff(flow: str, step: int, other: str, store: str | None, *, as_json: bool) -> None:
+    if other != "now" and not other.isdecimal():
+        raise click.BadParameter(f"{other!r} is neither a step nor now", param_hint="--diff")
+
+    async def body(client: Client) -> Row:
+        flow_id = str((await client.flow(flow))["flow_id"])
+        return await client.diff(flow_id, step, None if other == "now" else int(other))
+
+    diff = with_client(store, body)
+    if as_json:
+        print_json(diff)
+    else:
+        show_diff(diff)
 
 
 def _show_row(row: Row) -> None:
@@ -99,19 +124,6 @@ def _show_row(row: Row) -> None:
     for key in ("result", "error"):
         if row.get(key) is not None or (key == "result" and row["status"] == "completed"):
             click.echo(f"{key:>20}  {clean(one_line(row.get(key), 2000))}")
-
-
-def _show_state(state: Row) -> None:
-    for waited in state.get("waiting_for") or []:
-        click.echo(f"{'waiting for':>20}  {clean(one_line(waited))}")
-    click.echo(f"\nstack at step {state.get('step')}:")
-    for frame in state.get("stack") or []:
-        place = f"line {frame['line']}:{frame['column']}" if frame.get("line") else ""
-        click.echo(f"  {clean(str(frame.get('function')))}  {place}")
-        if frame.get("source"):
-            click.echo(f"      {clean(one_line(str(frame['source']).strip()))}")
-        for name, value in (frame.get("locals") or {}).items():
-            click.echo(f"      {clean(str(name))} = {clean(one_line(value))}")
 
 
 @click.command()

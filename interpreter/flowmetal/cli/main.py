@@ -36,6 +36,8 @@ COMMANDS = {
     "log": "flows:log",
     "pause": "control:pause",
     "resume": "control:resume",
+    "step": "control:step",
+    "retry": "control:retry",
     "cancel": "control:cancel",
     "terminate": "control:terminate",
     "delete": "keeping:delete",

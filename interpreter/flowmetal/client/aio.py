@@ -58,9 +58,14 @@ class AsyncFlow:
         """The flow's history, going on live until it ends."""
         return self._client.follow(self.id, after)
 
-    async def state(self, step: int | None = None) -> Row:
-        """Stack, locals and what is waited for: now, or when the flow waited for `step`."""
-        return await self._client.state(self.id, step)
+    async def state(self, step: int | None = None, transition: int | None = None) -> Row:
+        """Stack, locals and what is waited for: now (of a flow that has failed: where it failed), when the flow waited for `step`, or so
+        many transitions of its machine later; `transitions` says how many there are until the next step."""
+        return await self._client.state(self.id, step, transition)
+
+    async def diff(self, old: int, new: int | None = None) -> Row:
+        """What changed from one step to another, or to now: frames `left` and `entered`, locals, promises `opened` and `settled`."""
+        return await self._client.diff(self.id, old, new)
 
     async def pause(self, reason: str | None = None) -> None:
         """The flow goes on recording what arrives, and does nothing with it until `resume`."""
@@ -69,6 +74,14 @@ class AsyncFlow:
     async def resume(self, reason: str | None = None) -> None:
         """A paused flow goes on."""
         await self._client.control(self.id, "resume", reason=reason)
+
+    async def step(self) -> None:
+        """A paused flow goes on to its next step, and is paused again."""
+        await self._client.control(self.id, "step")
+
+    async def retry(self, reason: str | None = None) -> None:
+        """The step that a flow failed of is asked anew, under the same idempotency key, and the flow goes on there."""
+        await self._client.control(self.id, "retry", reason=reason)
 
     async def cancel(self, reason: str | None = None) -> None:
         """Cancels at the flow's next wait; its `finally` blocks and rollbacks run."""
@@ -159,9 +172,21 @@ class AsyncFlowmetal:
         """The history of the flow with that id."""
         return await self._client.events(flow_id, after)
 
-    async def state(self, flow_id: str, step: int | None = None) -> Row:
-        """Stack and locals of the flow with that id."""
-        return await self._client.state(flow_id, step)
+    async def state(self, flow_id: str, step: int | None = None, transition: int | None = None) -> Row:
+        """Stack and locals of the flow with that id; see `AsyncFlow.state`."""
+        return await self._client.state(flow_id, step, transition)
+
+    async def diff(self, flow_id: str, old: int, new: int | None = None) -> Row:
+        """What changed in the flow with that id; see `AsyncFlow.diff`."""
+        return await self._client.diff(flow_id, old, new)
+
+    async def step(self, flow_id: str) -> None:
+        """Lets the paused flow with that id go on by one step."""
+        await self._client.control(flow_id, "step")
+
+    async def retry(self, flow_id: str, reason: str | None = None) -> None:
+        """Asks the step anew that the flow with that id failed of."""
+        await self._client.control(flow_id, "retry", reason=reason)
 
     async def pause(self, flow_id: str, reason: str | None = None) -> None:
         """Pauses the flow with that id."""

@@ -63,9 +63,14 @@ class Flow:
         finally:
             self._run(_close(rows))
 
-    def state(self, step: int | None = None) -> Row:
-        """Stack, locals and what is waited for: now, or when the flow waited for `step`."""
-        return self._run(self._async_flow.state(step))
+    def state(self, step: int | None = None, transition: int | None = None) -> Row:
+        """Stack, locals and what is waited for: now (of a flow that has failed: where it failed), when the flow waited for `step`, or so
+        many transitions of its machine later; `transitions` says how many there are until the next step."""
+        return self._run(self._async_flow.state(step, transition))
+
+    def diff(self, old: int, new: int | None = None) -> Row:
+        """What changed from one step to another, or to now: frames `left` and `entered`, locals, promises `opened` and `settled`."""
+        return self._run(self._async_flow.diff(old, new))
 
     def pause(self, reason: str | None = None) -> None:
         """The flow goes on recording what arrives, and does nothing with it until `resume`."""
@@ -74,6 +79,14 @@ class Flow:
     def resume(self, reason: str | None = None) -> None:
         """A paused flow goes on."""
         self._run(self._async_flow.resume(reason))
+
+    def step(self) -> None:
+        """A paused flow goes on to its next step, and is paused again."""
+        self._run(self._async_flow.step())
+
+    def retry(self, reason: str | None = None) -> None:
+        """The step that a flow failed of is asked anew, under the same idempotency key, and the flow goes on there."""
+        self._run(self._async_flow.retry(reason))
 
     def cancel(self, reason: str | None = None) -> None:
         """Cancels at the flow's next wait; its `finally` blocks and rollbacks run."""
@@ -150,9 +163,21 @@ class Flowmetal:
         """The history of the flow with that id."""
         return self._run(self._fm.events(flow_id, after))
 
-    def state(self, flow_id: str, step: int | None = None) -> Row:
-        """Stack and locals of the flow with that id."""
-        return self._run(self._fm.state(flow_id, step))
+    def state(self, flow_id: str, step: int | None = None, transition: int | None = None) -> Row:
+        """Stack and locals of the flow with that id; see `Flow.state`."""
+        return self._run(self._fm.state(flow_id, step, transition))
+
+    def diff(self, flow_id: str, old: int, new: int | None = None) -> Row:
+        """What changed in the flow with that id; see `Flow.diff`."""
+        return self._run(self._fm.diff(flow_id, old, new))
+
+    def step(self, flow_id: str) -> None:
+        """Lets the paused flow with that id go on by one step."""
+        self._run(self._fm.step(flow_id))
+
+    def retry(self, flow_id: str, reason: str | None = None) -> None:
+        """Asks the step anew that the flow with that id failed of."""
+        self._run(self._fm.retry(flow_id, reason))
 
     def pause(self, flow_id: str, reason: str | None = None) -> None:
         """Pauses the flow with that id."""

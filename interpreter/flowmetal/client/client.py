@@ -79,8 +79,11 @@ class Client(Protocol):
     def follow(self, flow_id: str, after: int = 0) -> AsyncIterator[Row]:
         """The rows of a flow's history, going on live until the flow ends."""
 
-    async def state(self, flow_id: str, step: int | None = None) -> Row:
-        """The flow as it waits now, or as it waited for `step`."""
+    async def state(self, flow_id: str, step: int | None = None, transition: int | None = None) -> Row:
+        """The flow as it waits now (or failed), as it waited for `step`, or so many transitions of its machine later."""
+
+    async def diff(self, flow_id: str, old: int, new: int | None = None) -> Row:
+        """What changed in the flow from one step to another, or to now."""
 
     async def send(self, flow_id: str, message: Any, *, key: str | None = None) -> str:
         """Puts a message into the flow's mailbox; the message's id."""
@@ -103,7 +106,7 @@ class Client(Protocol):
         """Extends a lease by its length. Raises LeaseLost."""
 
     async def control(self, flow_id: str, action: str, *, reason: str | None = None) -> Row:
-        """`pause`, `resume`, `cancel` or `terminate`; the flow's row afterwards."""
+        """`pause`, `resume`, `step`, `retry`, `cancel` or `terminate`; the flow's row afterwards."""
 
     async def delete(self, flow_id: str) -> list[str]:
         """Deletes a flow that is over and what belongs to it: their ids. Raises FlowConflict where it is open, or needed."""

@@ -85,9 +85,13 @@ class LocalClient:
         finally:
             await self._on_engine(ticks.aclose())
 
-    async def state(self, flow_id: str, step: int | None = None) -> Row:
+    async def state(self, flow_id: str, step: int | None = None, transition: int | None = None) -> Row:
         """See `Client`."""
-        return await self._on_engine(self._engine.state(flow_id, step))
+        return await self._on_engine(self._engine.state(flow_id, step, transition))
+
+    async def diff(self, flow_id: str, old: int, new: int | None = None) -> Row:
+        """See `Client`."""
+        return await self._on_engine(self._engine.diff(flow_id, old, new))
 
     async def send(self, flow_id: str, message: Any, *, key: str | None = None) -> str:
         """See `Client`."""

@@ -146,9 +146,15 @@ class RemoteClient:
                     if isinstance(row, dict) and "seq" in row:
                         yield row
 
-    async def state(self, flow_id: str, step: int | None = None) -> Row:
+    async def state(self, flow_id: str, step: int | None = None, transition: int | None = None) -> Row:
         """See `Client`."""
-        return _object(await self._call("GET", _path(flow_id, "state"), query={} if step is None else {"step": str(step)}))
+        asked = {"step": step, "transition": transition}
+        return _object(await self._call("GET", _path(flow_id, "state"), query={k: str(v) for k, v in asked.items() if v is not None}))
+
+    async def diff(self, flow_id: str, old: int, new: int | None = None) -> Row:
+        """See `Client`."""
+        asked = {"from": old, "to": new}
+        return _object(await self._call("GET", _path(flow_id, "diff"), query={k: str(v) for k, v in asked.items() if v is not None}))
 
     async def send(self, flow_id: str, message: Any, *, key: str | None = None) -> str:
         """See `Client`."""

@@ -235,11 +235,31 @@ def _on_flow(name: str, low: int, high: int, arglists: str, doc: str) -> None:
 _on_flow("send", 2, 2, "([flow message])", "Puts a message into a flow's mailbox.")
 _on_flow("pause!", 1, 2, "([flow] [flow reason])", "Pauses a flow: it records what arrives and consumes nothing.")
 _on_flow("resume!", 1, 1, "([flow])", "Lets a paused flow go on.")
+_on_flow("step!", 1, 1, "([flow])", "Lets a paused flow go on to its next step, where it is paused again; of what came meanwhile it takes one outcome.")
+_on_flow(
+    "retry!", 1, 2, "([flow] [flow reason])",
+    "Lets a flow that has failed, or is paused where it failed, go on: the step that failed is asked anew, under its own idempotency key.",
+)  # fmt: skip
 _on_flow("cancel!", 1, 2, "([flow] [flow reason])", "Cancels a flow: :flow/cancelled is thrown where it waits.")
 _on_flow("terminate!", 1, 2, "([flow] [flow reason])", "Ends a flow at once, without its clean-up.")
 _on_flow("status", 1, 1, "([flow])", "A flow's status, as a keyword.")
 _on_flow("history", 1, 1, "([flow])", "A flow's events, as a vector of maps.")
-_on_flow("state-at", 2, 2, "([flow step])", "A flow as it was when it asked for a step: stack, locals, position, what it waited for.")
+_on_flow(
+    "state-diff", 3, 3, "([flow step step])",
+    "What changed in a flow from one step to another (nil is now): frames left and entered, locals old and new, promises opened and settled.",
+)  # fmt: skip
+
+
+@op(
+    "flow", "state-at", 2, 3, "([flow step] [flow step {:keys [transition]}])",
+    "A flow as it was when it asked for a step: stack, locals, position, what it waited for. With :transition, after so many transitions from there.",
+)  # fmt: skip
+def _state_at(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
+    if len(args) > 2 and args[2] is not None:
+        options = options_of(args[2], ("transition",), "state-at")
+        if type(options.get(kw("transition"), 0)) is not int:
+            raise LispError(f"the :transition of state-at is a number, not {pr_str(options.get(kw('transition')))}", type="type")
+    return m.ask(fiber, "state-at", flow_id_of(args[0]), args[1:])
 
 
 @op("flow", "flows", 0, 1, "([] [{:keys [status name limit]}])", "Flows of this store, newest first, as a vector of maps.")

@@ -13,11 +13,10 @@ from typing import Any
 from flowmetal.errors import FlowmetalError, LispError
 from flowmetal.lang import compiler as c
 from flowmetal.lang.definitions import Definitions
+from flowmetal.lang.failing import fails_flow
 from flowmetal.lang.fibers import Fibers
 from flowmetal.lang.frames import Fiber, Frame, State
 from flowmetal.lang.functions import (
-    CANCELLED,
-    CONTINUED,
     PENDING,
     Closure,
     FlowProgram,
@@ -28,7 +27,7 @@ from flowmetal.lang.functions import (
     arity_error,
     locals_of,
 )  # fmt: skip
-from flowmetal.lang.instructions import RULES, is_caught
+from flowmetal.lang.instructions import RULES
 from flowmetal.lang.origin import Origin
 from flowmetal.lang.persistent import EMPTY_MAP, Map, Vector, seq_of
 from flowmetal.lang.primitives.leaf_calls import call_leaf, call_primitive, is_leaf
@@ -64,7 +63,7 @@ class Machine(Fibers):
         self.tiers = True
         """Whether pure code may run as Python functions; for tests that compare both ways."""
         self.hold = False
-        """Whether `run` raises `Held` for an error that nothing in the flow's first fiber would catch, before anything is unwound."""
+        """Whether `run` raises `Held` for an error that would end the flow, before anything is unwound."""
         self.origin = Origin()
         """Where the flow's past comes from, when it is a fork."""
         self.stop_at: int | None = None
@@ -398,7 +397,7 @@ class Machine(Fibers):
             own = error.span is not None and not error.span.source.library
             place = error.span if own else self._place(fiber)[0]
             error = ErrorValue(error.type, error.message, error.data, error.cause, place, trace(fiber))
-        if self.hold and fiber.promise is self.state.main and error.type not in (CANCELLED, CONTINUED) and not is_caught(fiber, error):
+        if self.hold and fails_flow(self.state, fiber, error):
             fiber.error = error
             raise Held(error)
         fiber.value, fiber.error = PENDING, None

@@ -213,7 +213,7 @@ class Actor:
             turn.broken = True
         draft.at = max(self.engine.clock.now(), process.at)
         draft.seq = process.seq + 1
-        if draft.kind == kinds.EFFECT_REQUESTED:
+        if draft.kind == kinds.EFFECT_REQUESTED and "due_at" not in draft.facts:
             due = self.engine.dispatcher.due(draft)
             if due is not None:
                 draft.facts["due_at"] = Instant(due).format()

@@ -105,7 +105,7 @@ class Asking:
         if answer is not None:
             draft = to_draft(answer, loader(engine.definitions.registry))
             self._settle(flow_id, step, draft.values["value"], None)
-        elif await engine.writer.call(engine.store.rows, target, 0, 1, kinds.ENDING):
+        elif (ends := await engine.writer.call(engine.store.rows, target, 0, None, kinds.ENDING | {kinds.FLOW_RETRIED})) and ends[-1].kind in kinds.ENDING:
             self._settle(flow_id, step, None, ErrorValue(kw("flow/ended"), f"flow {target} ended without a reply"))
 
     def _settle(self, flow_id: str, step: int, value: Any, error: ErrorValue | None) -> None:

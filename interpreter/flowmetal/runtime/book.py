@@ -83,6 +83,10 @@ class Book:
         """It has failed, was paused for that, and goes on to its end."""
         self.terms: dict[str, Any] = {}
         """What was said of the whole flow at its start: `timeout` (microseconds), `on_failure`; of a fork, its `forks` and how many are `taken`."""
+        self.stepping = False
+        """It goes on for one step, and is paused again."""
+        self.old = 0
+        """Arrivals up to this row were taken before it was paused last."""
         self.rows_since_snapshot = 0
         self.snapshot_size = 0
 
@@ -130,10 +134,19 @@ class Book:
 
     def _paused(self, draft: Draft) -> None:
         self.failed = bool(draft.facts.get("failed"))
+        self.stepping, self.old = False, draft.facts.get("taken", draft.seq)
+
+    def _stepped(self, draft: Draft) -> None:
+        self._resumed(draft)
+        self.stepping = True
 
     def _resumed(self, draft: Draft) -> None:
+        self.stepping = False
         if self.failed:
             self.let_fail = True
+
+    def _retried(self, draft: Draft) -> None:
+        self.failed = self.let_fail = False
 
     def _outcome(self, draft: Draft) -> None:
         assert draft.step is not None
@@ -204,7 +217,8 @@ class Book:
 
 
 _RULES = {
-    kinds.FLOW_PAUSED: Book._paused, kinds.FLOW_RESUMED: Book._resumed, kinds.FLOW_STARTED: Book._started, kinds.FLOW_CONTINUED: Book._continued,
+    kinds.FLOW_PAUSED: Book._paused, kinds.FLOW_RESUMED: Book._resumed, kinds.FLOW_RETRIED: Book._retried, kinds.FLOW_STEPPED: Book._stepped,
+    kinds.FLOW_STARTED: Book._started, kinds.FLOW_CONTINUED: Book._continued,
     kinds.EFFECT_REQUESTED: Book._requested, kinds.VALUE_RECORDED: Book._recorded,
     kinds.EFFECT_COMPLETED: Book._outcome, kinds.EFFECT_FAILED: Book._outcome, kinds.EFFECT_CANCELLED: Book._cancelled,
     kinds.AWAIT: Book._await, kinds.AWAIT_SETTLED: Book._await_settled, kinds.MESSAGE_RECEIVED: Book._message, kinds.CANCEL_REQUESTED: Book._cancel,

@@ -1,4 +1,4 @@
-"""What pause, resume, cancel and terminate write into a flow's log.
+"""What pause, resume, step, cancel and terminate write into a flow's log.
 
 In: an action, who asked for it and why. Out: a function that makes the rows in the flow's own turn.
 The one rule: it is the flow's rows that decide; an action that changes nothing writes nothing.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from flowmetal.errors import FlowEnded, LispError
+from flowmetal.errors import FlowConflict, FlowEnded, LispError
 from flowmetal.lang.functions import CANCELLED
 from flowmetal.lang.values import ErrorValue, kw
 from flowmetal.runtime.process import Process
@@ -21,6 +21,7 @@ Make = Callable[[Process], "Draft | list[Draft] | None"]
 
 WRITES = {
     "pause": kinds.FLOW_PAUSED, "resume": kinds.FLOW_RESUMED, "cancel": kinds.CANCEL_REQUESTED, "terminate": kinds.FLOW_CANCELLED,
+    "retry": kinds.FLOW_RETRIED, "step": kinds.FLOW_STEPPED,
 }  # fmt: skip
 """The row by which each action is known."""
 
@@ -36,6 +37,10 @@ def control(flow_id: str, action: str, reason: str | None, by: str, key: str | N
             raise FlowEnded(f"flow {flow_id} has ended: it is {process.status}")
         if action == "pause":
             return [] if process.paused else [_row(action, facts, key)]
+        if action == "step":
+            if not process.paused:
+                raise FlowConflict(f"flow {flow_id} is {process.status}: only a paused flow goes step by step", hint=f"flowmetal pause {flow_id}")
+            return [_row(action, facts, key)]
         if action == "terminate":
             return [_ending(ErrorValue(kw("flow/terminated"), reason or "the flow was terminated"), facts, key)]
         if action == "cancel" and process.cancel_asked:

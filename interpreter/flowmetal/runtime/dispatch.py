@@ -328,6 +328,7 @@ _AFTER = {
     kinds.EFFECT_REQUESTED: Dispatcher._requested, kinds.AWAIT: Dispatcher._await, kinds.EFFECT_COMPLETED: Dispatcher._settled,
     kinds.EFFECT_FAILED: Dispatcher._settled, kinds.PROMISE_SETTLED: Dispatcher._settled, kinds.EFFECT_CANCELLED: Dispatcher._cancelled,
     kinds.EFFECT_CANCELLING: Dispatcher._cancelling, kinds.FLOW_PAUSED: Dispatcher._paused, kinds.FLOW_RESUMED: Dispatcher._resumed,
+    kinds.FLOW_RETRIED: Dispatcher._resumed, kinds.FLOW_STEPPED: Dispatcher._resumed,
     kinds.CELL_RESULT: Dispatcher._result,
     **dict.fromkeys(kinds.ENDING, Dispatcher._ended),
 }  # fmt: skip

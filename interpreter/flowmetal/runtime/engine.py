@@ -18,9 +18,8 @@ from flowmetal.lang.equality import equal
 from flowmetal.lang.persistent import Vector
 from flowmetal.lang.plain import from_plain
 from flowmetal.lang.requests import FLOW_ID, FLOW_ID_TEXT
-from flowmetal.runtime import callbacks, history, past, recovery, snapshots
+from flowmetal.runtime import callbacks, diff, failures, history, past, recovery, retrying, snapshots, transitions
 from flowmetal.runtime.actor import Actor, Item
-from flowmetal.runtime.allowances import Allowances
 from flowmetal.runtime.asking import Asking
 from flowmetal.runtime.clock import Chance, Clock, RealClock
 from flowmetal.runtime.connector import Connector
@@ -97,7 +96,6 @@ class Engine:
         self.queues = Queues(self)
         self.schedules = Schedules(self)
         self.sources = Sources(self)
-        self.allowances = Allowances(self)
         self.keeping = Keeping(self)
         self.dispatcher = Dispatcher(self, connectors)
         self.awaited = Awaited(self)
@@ -125,7 +123,6 @@ class Engine:
             done = await self.commit(Commit([row], {kinds.DEFINITIONS_STREAM: self.definitions.version}))
             self.definitions.replay(done.rows)
         await self.topics.open()
-        await self.allowances.open()
         await self.queues.open()
         await recovery.recover(self)
         await self.schedules.open()
@@ -428,14 +425,24 @@ class Engine:
         flow_id = await self.resolve(flow_id)
         return [history.event(row) for row in await self.writer.call(self.store.rows, flow_id, after)]
 
-    async def state(self, flow_id: str, step: int | None = None) -> dict[str, Any]:
-        """The flow as it waits now, or as it waited for `step`."""
+    async def state(self, flow_id: str, step: int | None = None, transition: int | None = None) -> dict[str, Any]:
+        """The flow as it waits now, or as it waited for `step`, or so many transitions later; of one that has failed, as it was there."""
+        if transition is not None and (step is None or transition < 0):
+            raise LispError("transitions are counted from 0, from the request of a step: name the step too", type="value")
         flow_id = await self.resolve(flow_id)
         process = self.actors[flow_id].process if step is None and flow_id in self.actors and flow_id not in self.busy else None
-        if process is not None and not process.ended and not process.rebuilding:
+        if process is not None and not process.ended and not process.rebuilding and not process.failed:
             return past.now(process)
         rows, snapshot = await self.writer.call(past.read, self.store, flow_id, step)
-        return await past.state_at(self.definitions.registry, flow_id, rows, snapshot, step)
+        registry = self.definitions.registry
+        if transition is not None and step is not None:
+            return await transitions.state_after(registry, flow_id, rows, snapshot, step, transition)
+        failed = await failures.state_at_failure(registry, flow_id, rows) if step is None and failures.has_failed(rows) else None
+        return failed or await past.state_at(registry, flow_id, rows, snapshot, step)
+
+    async def diff(self, flow_id: str, old: int | None = None, new: int | None = None) -> dict[str, Any]:
+        """What changed between two steps of a flow; None is now."""
+        return diff.diff(await self.state(flow_id, old), await self.state(flow_id, new))
 
     async def send(
         self, flow_id: str, message: Any, *, key: str | None = None, source: str = "http", by: str = "", ask: bool = False
@@ -480,14 +487,20 @@ class Engine:
         return await callbacks.settle(self, token, value, source)
 
     async def control(self, flow_id: str, action: str, *, reason: str | None = None, by: str = "", request_id: str | None = None) -> dict[str, Any]:
-        """pause, resume, cancel or terminate; the flow's row afterwards. Raises FlowEnded for a flow that is over.
+        """pause, resume, step, retry, cancel or terminate; the flow's row afterwards. Raises FlowEnded for a flow that is over.
         The same request id again changes nothing, even where the action itself has ended the flow."""
         flow_id = await self.resolve(flow_id)
         key = f"{flow_id}/{request_id}" if request_id is not None else None
-        make = control(flow_id, action, reason, by, key)
         if key is None or await self.writer.call(self.store.find, WRITES[action], key) is None:
-            await self.deliver(flow_id, make)
+            await self.act(flow_id, action, reason, by, key)
         return await self.flow(flow_id)
+
+    async def act(self, flow_id: str, action: str, reason: str | None, by: str, key: str | None) -> None:
+        """What `control` does, to the flow of this very id; `key` is the key of the row that it writes."""
+        if action == "retry":
+            await retrying.retry(self, flow_id, reason, by, key)
+        else:
+            await self.deliver(flow_id, control(flow_id, action, reason, by, key))
 
     async def sql(self, sql: str, params: Any = None, *, limit: int | None = None) -> Result:
         """A read-only query over the views, on a thread of its own."""

@@ -9,6 +9,7 @@ from flowmetal.lang import codec
 from flowmetal.lang.functions import CANCELLED
 from flowmetal.lang.times import Instant
 from flowmetal.lang.values import ErrorValue, kw
+from flowmetal.runtime import retried
 from flowmetal.runtime.rows import to_draft
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Row, Store
@@ -17,7 +18,7 @@ RESULT = kinds.ENDING | {kinds.CELL_RESULT}
 """Kinds that hold a result."""
 CLOSING_STEP = frozenset(kind for kind, opened in kinds.CLOSING.items() if opened == kinds.EFFECT_REQUESTED)
 """Kinds that settle a step."""
-SETTLING = RESULT | CLOSING_STEP | {kinds.PROMISE_SETTLED}
+SETTLING = RESULT | CLOSING_STEP | {kinds.PROMISE_SETTLED, kinds.FLOW_RETRIED}
 """Kinds that settle a promise."""
 
 
@@ -31,7 +32,8 @@ def event(row: Row) -> dict[str, Any]:
 
 def result_row(store: Store, flow_id: str) -> Row | None:
     """The row that holds a flow's result: its end, or a cell's result before it."""
-    found = store.rows(flow_id, of=RESULT)
+    found = retried.live(store.rows(flow_id, of=RESULT | {kinds.FLOW_RETRIED}))
+    found = [row for row in found if row.kind != kinds.FLOW_RETRIED]
     return next((row for row in found if row.kind == kinds.CELL_RESULT), found[-1] if found else None)
 
 
@@ -54,11 +56,13 @@ def _status_of(error: dict[str, Any] | None) -> str:
 
 def outcome_row(store: Store, flow_id: str, step: int) -> Row | None:
     """The row that settled a step."""
-    return next((row for row in store.rows(flow_id, of=CLOSING_STEP) if row.step == step), None)
+    rows = retried.live(store.rows(flow_id, of=CLOSING_STEP | {kinds.FLOW_RETRIED}))
+    return next((row for row in rows if row.step == step and row.kind in CLOSING_STEP), None)
 
 
 def outcome_of(rows: list[Row], promise: Any, load: codec.CodeLoader) -> tuple[Any, ErrorValue | None] | None:
     """(value, error) of a promise of a flow with these rows; None while it is open."""
+    rows = retried.live(rows)
     for row in rows:
         mine = (
             (row.kind in RESULT and promise == "result")

@@ -13,7 +13,7 @@ from flowmetal.lang.persistent import EMPTY_MAP, Map
 from flowmetal.lang.plain import from_plain
 from flowmetal.lang.values import Keyword, kw
 from flowmetal.runtime import history, shared_atoms
-from flowmetal.runtime.control import WRITES, control
+from flowmetal.runtime.control import WRITES
 from flowmetal.runtime.process import Process, loader
 from flowmetal.runtime.rows import Draft
 from flowmetal.store import kinds
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from flowmetal.runtime.engine import Engine
 
 OPS = shared_atoms.OPS | frozenset({
-    "send", "publish", "subscribe", "topic", "pause", "resume", "cancel", "terminate", "status", "history", "flows", "state-at", "promise-status",
-    "fork", "upgrade", "queue", "schedule", "unschedule", "defsource",
+    "send", "publish", "subscribe", "topic", "pause", "resume", "cancel", "terminate", "retry", "step", "status", "history", "flows", "state-at",
+    "state-diff", "promise-status", "fork", "upgrade", "queue", "schedule", "unschedule", "defsource",
 })  # fmt: skip
 
 
@@ -62,7 +62,10 @@ async def perform(engine: Engine, sender: str, key: str, draft: Draft) -> Any:
     if op == "history":
         return from_plain(await engine.events(target))
     if op == "state-at":
-        return from_plain(await engine.state(target, args[0]))
+        options = args[1] if len(args) > 1 and args[1] is not None else EMPTY_MAP
+        return from_plain(await engine.state(target, args[0], options.get(kw("transition"))))
+    if op == "state-diff":
+        return from_plain(await engine.diff(target, args[0], args[1]))
     return await _promise_status(engine, target, args[0])
 
 
@@ -86,7 +89,7 @@ async def _control(engine: Engine, target: str, action: str, args: list[Any], ke
     row_key = f"{target}/{key}"
     if await engine.writer.call(engine.store.find, WRITES[action], row_key) is None:
         reason = args[0] if args and isinstance(args[0], str) else None
-        await engine.deliver(target, control(target, action, reason, sender, row_key))
+        await engine.act(target, action, reason, sender, row_key)
 
 
 async def _flows(engine: Engine, options: Map) -> Any:

@@ -6,6 +6,7 @@ told from new ones by counting them, kind by kind (prints by their characters).
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -18,8 +19,10 @@ from flowmetal.lang.printer import pr_str
 from flowmetal.lang.requests import Action, CellResult, Ended, FiberEnded, Mark, Subscribe, Withdraw
 from flowmetal.lang.spans import Span
 from flowmetal.lang.values import ErrorValue, kw
+from flowmetal.runtime import retried
 from flowmetal.runtime.rows import Draft
 from flowmetal.store import kinds
+from flowmetal.store.protocol import Row
 
 COUNTED = kinds.ENDING | {
     kinds.OUTPUT, kinds.TRUNCATED, kinds.LOG, kinds.CHECKPOINT, kinds.INFO, kinds.AWAIT, kinds.PROMISE_SETTLED, kinds.CELL_RESULT,
@@ -40,7 +43,7 @@ class Recorded:
 
     def count(self, draft: Draft) -> None:
         """Takes one row of the log."""
-        if draft.kind in COUNTED:
+        if draft.kind in COUNTED and not draft.facts.get(retried.ANEW):
             self.left[draft.kind] += size(draft)
 
     def is_new(self, draft: Draft) -> bool:
@@ -62,6 +65,11 @@ class Recorded:
 def size(draft: Draft) -> int:
     """What a row counts for: a print its characters, any other one."""
     return len(draft.facts["text"]) if draft.kind == kinds.OUTPUT else 1
+
+
+def size_of(row: Row) -> int:
+    """How much one row of the log counts."""
+    return len(json.loads(row.data)["text"]) if row.kind == kinds.OUTPUT else 1
 
 
 def printed(text: str, fiber: int, before: int) -> tuple[list[Draft], int]:
@@ -100,9 +108,9 @@ def mark(action: Action, state: State, cancel_asked: bool) -> Draft:
     return _ending(kind, action.value, action.error, state)
 
 
-def held(error: ErrorValue, step: int) -> Draft:
+def held(error: ErrorValue, step: int, taken: int) -> Draft:
     """The row of a flow that has failed and is paused there; `step` is the last one that it asked for."""
-    facts = {"reason": f"it has failed: {error.message}", "by": "engine", "failed": True, "step": step, "rendered": render(error)}
+    facts = {"reason": f"it has failed: {error.message}", "by": "engine", "failed": True, "step": step, "taken": taken, "rendered": render(error)}
     return Draft(kinds.FLOW_PAUSED, None, None, facts, {"error": error})
 
 

@@ -8,6 +8,7 @@ outcomes from the rows, and stops at the step, or where the rows end.
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 from flowmetal.errors import FlowNotFound, LispError
@@ -16,7 +17,8 @@ from flowmetal.lang.frames import Fiber, Frame
 from flowmetal.lang.plain import to_plain
 from flowmetal.lang.requests import Request
 from flowmetal.lang.thrown import StopAt
-from flowmetal.runtime import snapshots
+from flowmetal.runtime import retried, snapshots
+from flowmetal.runtime.book import TAKEN
 from flowmetal.runtime.process import Process, loader
 from flowmetal.runtime.replay import is_outdated
 from flowmetal.runtime.rows import Draft, to_draft
@@ -28,7 +30,7 @@ SLICE = 20_000
 BEYOND = 200_000
 """Transitions that are computed after the last row, to come to where a flow waits. One that computes for longer is shown on its way."""
 ASKING = frozenset({kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED})
-LIFE = kinds.ENDING | {kinds.FLOW_PAUSED, kinds.FLOW_RESUMED}
+LIFE = kinds.ENDING | {kinds.FLOW_PAUSED, kinds.FLOW_RESUMED, kinds.FLOW_RETRIED, kinds.FLOW_STEPPED}
 """Rows that say how the flow's life went on; here the machine runs to its step whatever they say."""
 
 
@@ -59,18 +61,31 @@ def _no_supply(process: Process, request: Request) -> Any:
 
 async def state_at(definitions: Definitions, flow_id: str, rows: list[Row], snapshot: Snapshot | None, step: int | None) -> dict[str, Any]:
     """The flow as it was when it asked for `step` (None: as it is now): its stacks, locals and what it waited for."""
+    pause = _pause(rows, step)
+    process = prepared(definitions, flow_id, rows, snapshot, step, float("inf") if pause is None else pause.get("taken", pause["seq"]))
+    await _run_to(process, step, pause.get("step") if pause is not None and not pause.get("failed") else None)
+    load = loader(definitions)
+    asked = next((to_draft(row, load) for row in reversed(rows) if row.step == step and row.kind in ASKING), None) if step is not None else None
+    current = process.machine.fiber if asked is not None else None
+    return describe(process, _status(rows, asked), step=step, asked=asked, current=current)
+
+
+def prepared(
+    definitions: Definitions, flow_id: str, rows: list[Row], snapshot: Snapshot | None, step: int | None, taken: float = float("inf")
+) -> Process:  # fmt: skip
+    """A process that is to be run again, to a step or as far as the rows go; of what arrived it is given what came up to the row `taken`."""
     process = Process(definitions, flow_id, _no_supply)
     load = loader(definitions)
     rows = _as_it_was(rows, step)
-    if snapshot is not None and (is_outdated(rows[snapshot.seq :]) or not snapshots.restore(process, snapshot)):
+    spoilt = snapshot is not None and (is_outdated(rows[snapshot.seq :]) or retried.spoilt(rows, snapshot.seq))
+    if snapshot is not None and (spoilt or not snapshots.restore(process, snapshot)):
         snapshot, process = None, Process(definitions, flow_id, _no_supply)
     after = rows[snapshot.seq if snapshot is not None else 0 :]
-    end = min(_paused_at(rows, step), _run_end(rows, step))
-    process.rebuild([to_draft(row, load) for row in after if row.kind not in LIFE and row.seq < end], anew=snapshot is None)
-    process.paused = process.ended = False
-    await _run_to(process, step)
-    asked = next((to_draft(row, load) for row in rows if row.step == step and row.kind in ASKING), None) if step is not None else None
-    return _describe(process, asked, step, _status(rows, asked))
+    end = _run_end(rows, step)
+    after = [row for row in retried.live(after) if row.kind not in LIFE and row.seq < end and (row.kind not in TAKEN or row.seq <= taken)]
+    process.rebuild([to_draft(row, load) for row in after], anew=snapshot is None)
+    process.paused = process.ended = process.stepping = False
+    return process
 
 
 def _as_it_was(rows: list[Row], step: int | None) -> list[Row]:
@@ -83,26 +98,39 @@ def _as_it_was(rows: list[Row], step: int | None) -> list[Row]:
 
 def _run_end(rows: list[Row], step: int | None) -> float:
     """The row with which the run after the one of a step begins."""
-    seq = rows[-1].seq if step is None else next(row.seq for row in rows if row.step == step and row.kind in ASKING)
+    seq = rows[-1].seq if step is None else next(row.seq for row in reversed(rows) if row.step == step and row.kind in ASKING)
     return min((row.seq for row in rows if row.kind == kinds.FLOW_CONTINUED and row.seq > seq), default=float("inf"))
 
 
-def _paused_at(rows: list[Row], step: int | None) -> float:
-    """The row from which a flow that is paused now has taken nothing."""
+def _pause(rows: list[Row], step: int | None) -> dict[str, Any] | None:
+    """What the row says by which the flow is paused now: after it nothing was taken."""
     life = [row for row in rows if row.kind in kinds.STATUS]
-    return life[-1].seq if step is None and life[-1].kind == kinds.FLOW_PAUSED else float("inf")
+    return {**json.loads(life[-1].data), "seq": life[-1].seq} if step is None and life[-1].kind == kinds.FLOW_PAUSED else None
 
 
-async def _run_to(process: Process, step: int | None) -> None:
+async def _run_to(process: Process, step: int | None, made: int | None = None) -> None:
+    """Runs to the instant of the request `step`; or until `made` has just been asked for; or as far as the rows go."""
     process.machine.stop_at = step
     beyond = BEYOND
     try:
-        while process.runnable and beyond > 0:
+        if made is not None:
+            await run_until_asked(process, made)
+        while made is None and process.runnable and beyond > 0:
             process.run(SLICE)
             beyond -= 0 if process.rebuilding or process.pending else SLICE
             await asyncio.sleep(0)
     except StopAt:  # it has come to the step, or to something that is not in the log yet
         process.pending.clear()
+
+
+async def run_until_asked(process: Process, step: int) -> None:
+    """Runs until the machine has just made a request: transition by transition, so that it goes no further."""
+    count = 0
+    while process.runnable and process.state.steps < step:
+        process.run(1)
+        count += 1
+        if count % SLICE == 0:
+            await asyncio.sleep(0)
 
 
 def _status(rows: list[Row], asked: Draft | None) -> str:
@@ -116,22 +144,26 @@ def _status(rows: list[Row], asked: Draft | None) -> str:
 
 def now(process: Process) -> dict[str, Any]:
     """The state of a flow that is in memory."""
-    return _describe(process, None, None, process.status)
+    return describe(process, process.status)
 
 
-def _describe(process: Process, asked: Draft | None, step: int | None, status: str) -> dict[str, Any]:
+def describe(
+    process: Process, status: str, *, step: int | None = None, asked: Draft | None = None, current: Fiber | None = None, ahead: bool = False
+) -> dict[str, Any]:  # fmt: skip
+    """A state as data: the stacks (that of the `current` fiber first), what is waited for, and which promises are open.
+    `asked` is the request at whose instant it is looked at; `ahead` says that the current fiber runs, and stands before its next instruction."""
     state = process.state
-    current = process.machine.fiber if asked is not None else None
     fibers = sorted(state.fibers.values(), key=lambda f: (f is not current, f.id))
     waiting = [w for fiber in fibers for w in _waits(fiber)]
     if asked is not None:
         f = asked.facts
         own = {"fiber": asked.fiber, "step": step, "op": f["op"], "target": f.get("target"), "line": f.get("line"), "due_at": f.get("due_at")}
         waiting.insert(0, own)
-    stacks = [{"fiber": f.id, "stack": [_frame(x) for x in reversed(f.frames)]} for f in fibers]
+    stacks = [{"fiber": f.id, "stack": [_frame(x, int(ahead and f is current and x is f.frames[-1])) for x in reversed(f.frames)]} for f in fibers]
+    promises = [{"promise": str(p.id), "op": p.op or "fiber", "flow": p.flow} for p in state.open.values() if p is not state.main]
     return {
         "step": step if step is not None else state.steps, "status": status, "stack": stacks[0]["stack"] if stacks else [], "fibers": stacks,
-        "waiting_for": waiting,
+        "waiting_for": waiting, "promises": promises,
     }  # fmt: skip
 
 
@@ -141,17 +173,18 @@ def _waits(fiber: Fiber) -> list[dict[str, Any]]:
     return [{"fiber": fiber.id, "promise": str(p.id), "op": p.op or "promise", "flow": p.flow} for p in fiber.wait.promises]
 
 
-def _frame(frame: Frame) -> dict[str, Any]:
-    code, span = frame.arity.code, frame.span
+def _frame(frame: Frame, ahead: int) -> dict[str, Any]:
+    code, spans = frame.arity.code, frame.arity.spans
+    span = spans[frame.pc] if ahead and frame.pc < len(spans) else frame.span
     line = span.source.line(span.line).strip() if span is not None else None
     return {
         "function": code.name or "fn", "line": span.line if span is not None else None, "column": span.column if span is not None else None,
-        "file": span.source.name if span is not None else None, "source": line, "library": code.root.prelude is not None, "locals": _locals(frame),
+        "file": span.source.name if span is not None else None, "source": line, "library": code.root.prelude is not None,
+        "locals": _locals(frame, frame.pc - 1 + ahead),
     }  # fmt: skip
 
 
-def _locals(frame: Frame) -> dict[str, Any]:
-    at = frame.pc - 1
+def _locals(frame: Frame, at: int) -> dict[str, Any]:
     named = {}
     for slot, name, start, end in sorted(frame.arity.names):
         if start <= at < end and not name.endswith("__auto"):

@@ -23,7 +23,7 @@ from flowmetal.lang.requests import Action, Define, Ended, Mark, Request, Withdr
 from flowmetal.lang.session import Cell
 from flowmetal.lang.thrown import Held, error_value
 from flowmetal.lang.values import Duration, kw
-from flowmetal.runtime import marks
+from flowmetal.runtime import marks, stepping
 from flowmetal.runtime.book import BEGIN, Book
 from flowmetal.runtime.rows import Draft, request_hash
 from flowmetal.store import kinds
@@ -47,6 +47,10 @@ class Process(Book):
         """Steps of the log that re-execution has not come to yet."""
         self.marks_recorded = marks.Recorded()
         self.defines_recorded: set[int] = set()
+        self.hold = False
+        """Whether it is stopped where it fails, whatever was said at its start: to look at it there."""
+        self.last_taken = 0
+        """The row of the last arrival that the machine has taken."""
 
     # From the log
 
@@ -87,6 +91,19 @@ class Process(Book):
         if (anew or begins >= 0) and not self.ended:
             self.begin(drafts[max(begins, 0)], upgraded_to(drafts[begins + 1 :]))
 
+    def rewind(self, drafts: list[Draft]) -> None:
+        """Begins anew from these rows; what else the log holds has its numbers and its time."""
+        seq, at = self.seq, self.at
+        self.release()
+        self.__init__(self.definitions, self.flow_id, self.supply)  # type: ignore[misc]
+        self.rebuild(drafts, anew=True)
+        self.seq, self.at = seq, max(at, self.at)
+
+    def taken(self, draft: Draft) -> None:
+        """The machine has taken an arrival."""
+        super().taken(draft)
+        self.last_taken = draft.seq
+
     def release(self) -> None:
         """Gives up the machine: it and the process hold each other, and both would stay until the next collection of garbage."""
         self.__dict__.pop("machine", None)
@@ -126,16 +143,33 @@ class Process(Book):
         while fuel > 0 and self.runnable:
             if not self.state.ready:
                 self._take(self.pending.popleft())
-            machine.hold = self.terms.get("on_failure") == "pause" and not self.let_fail
+            machine.hold = (self.hold or self.terms.get("on_failure") == "pause") and not self.let_fail
             try:
-                left = machine.run(fuel)
+                left = machine.run(1 if self.stepping else fuel)
             except Held as held:
                 drafts, defines = self._drafts(machine.outbox)
-                return [*drafts, marks.held(held.error, self.state.steps)], defines
-            fuel = min(left, fuel - 1)
+                return [*drafts, marks.held(held.error, self.state.steps, self.newest_taken)], defines
+            fuel = fuel - 1 if self.stepping else min(left, fuel - 1)
             if any(isinstance(a, (Define, Ended)) for a in machine.outbox):
                 break
+            if self.stepping and (over := stepping.is_over(self)) is not None:
+                drafts, defines = self._drafts(machine.outbox)
+                return [*drafts, stepping.paused(over, self.newest_taken)], defines
         return self._drafts(machine.outbox)
+
+    def transition(self) -> bool:
+        """One transition of the machine, and no more; false when there is nothing to compute. What it asks for is not looked at."""
+        while self.runnable:
+            if not self.state.ready:
+                self._take(self.pending.popleft())
+            elif self.machine.run(1) == 0:
+                return True
+        return False
+
+    @property
+    def newest_taken(self) -> int:
+        """The last arrival that was taken, as far as the rows tell before it is executed again."""
+        return max(self.old, self.last_taken)
 
     def _take(self, draft: Draft) -> None:
         """Gives an arrival to the machine."""

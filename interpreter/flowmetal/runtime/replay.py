@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from flowmetal.errors import FlowNotFound
 from flowmetal.lang.definitions import Definitions
-from flowmetal.runtime import snapshots
+from flowmetal.runtime import retried, snapshots
 from flowmetal.runtime.process import Process, Supply, loader
 from flowmetal.runtime.rows import to_draft
 from flowmetal.store import kinds
@@ -20,13 +20,13 @@ def rebuild(definitions: Definitions, flow_id: str, supply: Supply, snapshot: Sn
     process = Process(definitions, flow_id, supply)
     load = loader(definitions)
     if snapshot is not None:
-        if is_outdated(rows) or not snapshots.restore(process, snapshot):
+        if is_outdated(rows) or retried.spoilt(rows, snapshot.seq) or not snapshots.restore(process, snapshot):
             return None
-        process.rebuild([to_draft(row, load) for row in rows], anew=False)
+        process.rebuild([to_draft(row, load) for row in retried.live(rows)], anew=False)
         return process
     if not rows or rows[0].kind != kinds.FLOW_STARTED:
         raise FlowNotFound(f"there is no flow {flow_id}")
-    process.rebuild([to_draft(row, load) for row in rows], anew=True)
+    process.rebuild([to_draft(row, load) for row in retried.live(rows)], anew=True)
     return process
 
 

@@ -221,8 +221,8 @@ class Schedules:
     async def _still_runs(self, schedule: Schedule) -> bool:
         if schedule.last_flow is None:
             return False
-        rows = await self.engine.writer.call(self.engine.store.rows, schedule.last_flow, 0, None, kinds.ENDING | {kinds.FLOW_STARTED})
-        return bool(rows) and rows[-1].kind == kinds.FLOW_STARTED
+        rows = await self.engine.writer.call(self.engine.store.rows, schedule.last_flow, 0, None, kinds.ENDING | {kinds.FLOW_STARTED, kinds.FLOW_RETRIED})
+        return bool(rows) and rows[-1].kind not in kinds.ENDING
 
     async def _skip(self, schedule: Schedule, due: int, reason: str) -> None:
         facts = {"name": schedule.name, "due_at": _text(due), "next_due_at": _text(schedule.calendar.after(due)), "reason": reason}

@@ -19,7 +19,7 @@ from flowmetal.runtime.process import Process, loader
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Row, Snapshot, Store
 
-FORMAT = f"4-{codec.FORMAT}-{engine_version()}"
+FORMAT = f"5-{codec.FORMAT}-{engine_version()}"
 """What reads a snapshot: its own layout, the codec's, and the library whose code positions it holds."""
 EVERY = 24
 """Rows after which a small state is worth a snapshot."""
@@ -43,7 +43,7 @@ def take(process: Process) -> Snapshot | None:
     return Snapshot(process.flow_id, process.seq, process.state.steps, FORMAT, body)
 
 
-_PLAIN = ("seq", "at", "status", "paused", "cancel_asked", "begun", "output", "failed", "let_fail")
+_PLAIN = ("seq", "at", "status", "paused", "cancel_asked", "begun", "output", "failed", "let_fail", "stepping", "old")
 
 
 def _book(process: Process) -> dict[str, Any]:

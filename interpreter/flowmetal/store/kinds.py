@@ -23,6 +23,10 @@ FLOW_FORKED: Final = "flow-forked"
 """What stands before it the flow shares with the one that it was forked from."""
 FLOW_UPGRADED: Final = "flow-upgraded"
 """From here on the run's state is that of another version of the definitions."""
+FLOW_RETRIED: Final = "flow-retried"
+"""The flow goes on where a step of it failed: that outcome (`since`), and what the flow did with it, count no more."""
+FLOW_STEPPED: Final = "flow-stepped"
+"""A paused flow goes on to its next request, and is paused again."""
 CANCEL_REQUESTED: Final = "cancel-requested"
 
 EFFECT_REQUESTED: Final = "effect-requested"
@@ -80,6 +84,8 @@ STATUS: Final[dict[str, str]] = {
     FLOW_STARTED: "running",
     FLOW_RUNNING: "running",
     FLOW_RESUMED: "running",
+    FLOW_RETRIED: "running",
+    FLOW_STEPPED: "running",
     FLOW_CONTINUED: "running",
     FLOW_FORKED: "running",
     FLOW_WAITING: "waiting",

@@ -5,7 +5,7 @@ The one rule: no view shows the columns `key` (a callback's token is one) or `ex
 
 They are plain views, not tables kept up to date: over a million rows and fifty thousand flows, questions to `flows` take
 about 0.2 s, to `effects` 0.3, to one flow's rows of either 6 to 20 ms. `effects` joins each asking with the first outcome
-after it, which takes less time than grouping; a step that was asked again after it failed is shown as it was asked last.
+after it, which takes less time than grouping; a step that was asked again (after it failed, or as its flow was retried) is shown as it was asked last.
 """
 
 from __future__ import annotations
@@ -71,10 +71,15 @@ FROM typed
 
 EFFECTS: Final = f"""
 WITH failed AS (SELECT flow_id, step, pos FROM fm.log WHERE kind = '{kinds.EFFECT_FAILED}'),
-cancelled AS (SELECT flow_id, step, pos FROM fm.log WHERE kind = '{kinds.EFFECT_CANCELLED}'),
+retried AS (SELECT flow_id, pos FROM fm.log WHERE kind = '{kinds.FLOW_RETRIED}'),
 again AS (
     SELECT r.flow_id, r.step, max(r.pos) AS pos FROM fm.log r JOIN failed f ON r.flow_id = f.flow_id AND r.step = f.step AND r.pos > f.pos
     WHERE r.kind IN ({_ASKED}) GROUP BY ALL
+    UNION ALL SELECT r.flow_id, r.step, max(r.pos) FROM fm.log r JOIN retried x ON r.flow_id = x.flow_id AND r.pos > x.pos
+    WHERE r.kind IN ({_ASKED}) GROUP BY ALL
+), cancelled AS (
+    SELECT c.flow_id, c.step, c.pos FROM fm.log c ANTI JOIN again x ON c.flow_id = x.flow_id AND c.step = x.step AND c.pos < x.pos
+    WHERE c.kind = '{kinds.EFFECT_CANCELLED}'
 ), asked AS (
     SELECT e.* FROM fm.entries e ANTI JOIN again x ON e.flow_id = x.flow_id AND e.step = x.step AND e.pos < x.pos WHERE e.kind IN ({_ASKED})
 ), closed AS (

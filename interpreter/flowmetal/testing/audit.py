@@ -13,6 +13,7 @@ from typing import Any
 
 from flowmetal.lang.definitions import Definitions
 from flowmetal.lang.requests import Request
+from flowmetal.runtime import retried
 from flowmetal.runtime.process import Process, loader, upgraded_to
 from flowmetal.runtime.rows import to_draft
 from flowmetal.store import kinds
@@ -28,6 +29,7 @@ def audit(store: Store, definitions: Definitions) -> None:
     for flow_id in flows:
         rows = store.rows(flow_id)
         _check_order(flow_id, rows)
+        rows = retried.live(rows)
         _check_steps(flow_id, rows)
         _check_messages(flow_id, rows)
         _reexecute(definitions, flow_id, rows)
@@ -38,12 +40,12 @@ def _check_order(flow_id: str, rows: list[Row]) -> None:
     assert [row.seq for row in rows] == list(range(1, len(rows) + 1)), f"{flow_id}: gaps in seq"
     assert all(a.at <= b.at and a.pos < b.pos for a, b in itertools.pairwise(rows)), f"{flow_id}: time or position goes back"
     assert [row.kind for row in rows].index(kinds.FLOW_STARTED) == 0, f"{flow_id}: does not begin with its start"
-    ends = [row.seq for row in rows if row.kind in kinds.ENDING]
+    ends = [row.seq for row in retried.live(rows) if row.kind in kinds.ENDING]
     assert ends in ([], [len(rows)]), f"{flow_id}: ends at {ends} of {len(rows)} rows"
 
 
 def _check_steps(flow_id: str, rows: list[Row]) -> None:
-    asked = Counter(row.step for row in rows if row.kind in ASKING and row.step is not None)
+    asked = Counter(row.step for row in rows if row.kind in ASKING and row.step is not None and not retried.is_anew(row))
     assert all(n == 1 for n in asked.values()), f"{flow_id}: steps asked twice: {asked}"
     first = json.loads(rows[0].data).get("steps", 0) + 1  # a fork of a later run goes on counting
     assert sorted(s for s in asked if s) == list(range(first, len([s for s in asked if s]) + first)), f"{flow_id}: steps have gaps: {sorted(asked)}"

@@ -59,6 +59,8 @@ class World:
         rows = [row.kind for row in self.store.rows(call.flow_id) if row.step == call.step]
         if kinds.EFFECT_REQUESTED not in rows:
             self.broken.append(f"{call.idempotency_key} was sent before its request was on disk")
+            return
+        rows = rows[len(rows) - rows[::-1].index(kinds.EFFECT_REQUESTED) :]
         if {kinds.EFFECT_COMPLETED, kinds.EFFECT_FAILED, kinds.EFFECT_CANCELLED} & set(rows):
             self.broken.append(f"{call.idempotency_key} was sent although its outcome is on disk")
 

@@ -39,7 +39,7 @@ class StartRequest(BaseModel):
 
 
 class ControlRequest(BaseModel):
-    """Why a flow is paused, resumed or cancelled."""
+    """Why a flow is paused, resumed, retried or cancelled."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     reason: str | None = Field(default=None, max_length=10_000)
@@ -93,9 +93,19 @@ async def result(flow_id: FlowId, context: Ctx, wait: Annotated[float, Query(ge=
 
 
 @router.get("/v1/flows/{flow_id}/state", summary="The state of a flow")
-async def state(flow_id: FlowId, context: Ctx, step: Annotated[int | None, Query(ge=0)] = None) -> Response:
-    """Stack and locals, now or as the flow waited for a step."""
-    return json_response(await context.engine.state(flow_id, step))
+async def state(
+    flow_id: FlowId, context: Ctx, step: Annotated[int | None, Query(ge=0)] = None, transition: Annotated[int | None, Query(ge=0)] = None
+) -> Response:  # fmt: skip
+    """Stack and locals: now (of a flow that has failed: where it failed), as it waited for a step, or so many transitions of its machine later."""
+    return json_response(await context.engine.state(flow_id, step, transition))
+
+
+@router.get("/v1/flows/{flow_id}/diff", summary="What changed between two steps")
+async def diff(
+    flow_id: FlowId, context: Ctx, old: Annotated[int, Query(alias="from", ge=0)], new: Annotated[int | None, Query(alias="to", ge=0)] = None
+) -> Response:  # fmt: skip
+    """Frames left and entered, locals old and new, promises opened and settled, from one step to another, or to now."""
+    return json_response(await context.engine.diff(flow_id, old, new))
 
 
 @router.post(
@@ -160,5 +170,7 @@ def _add_control(action: str, summary: str) -> None:
 
 _add_control("pause", "Stop consuming, go on recording")
 _add_control("resume", "Go on after a pause")
+_add_control("step", "Go on to the next request of a paused flow")
+_add_control("retry", "Ask the step that failed anew")
 _add_control("cancel", "Cancel: the flow's clean-up runs")
 _add_control("terminate", "End without running anything more")

@@ -55,7 +55,7 @@ CLI = {
 }
 LATER = {"upgrade", "fork", "export", "import", "schedules"}
 """Commands of the contract that are not there yet; one that comes moves up."""
-MORE = {"fmt", "backfill"}
+MORE = {"fmt", "backfill", "allow"}
 """Commands beyond the contract."""
 
 

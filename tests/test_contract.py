@@ -41,6 +41,8 @@ CLI = {
     "cancel": ("FLOW...", f"--where --json {STORE}"),
     "terminate": ("FLOW...", f"--where --json {STORE}"),
     "delete": ("FLOW...", f"--where --json {STORE}"),
+    "export": ("FLOW...", f"--output --json {STORE}"),
+    "import": ("F.flowlog", f"--json {STORE}"),
     "backup": ("DIR", f"--json {STORE}"),
     "send": ("FLOW JSON", f"--json {STORE}"),
     "publish": ("TOPIC JSON", f"--json {STORE}"),
@@ -53,7 +55,7 @@ CLI = {
     "token": ("", STORE),
     "kernel install": ("", "--user --sys-prefix --prefix --debug"),
 }
-LATER = {"upgrade", "fork", "export", "import", "schedules"}
+LATER = {"upgrade", "fork", "schedules"}
 """Commands of the contract that are not there yet; one that comes moves up."""
 MORE = {"fmt", "backfill", "allow"}
 """Commands beyond the contract."""
@@ -184,8 +186,11 @@ def test_statuses() -> None:
 
 # Python
 
-FLOWMETAL = "eval load start result status events state diff pause resume step retry cancel terminate send flows sql publish function close delete backup"
-FLOW = "id result status events state diff pause resume step retry cancel terminate send delete"
+FLOWMETAL = """
+eval load start result status events state diff pause resume step retry
+cancel terminate send flows sql publish function close delete backup export import_flows
+"""
+FLOW = "id result status events state diff pause resume step retry cancel terminate send delete export"
 ERRORS = "FlowFailed FlowCancelled FlowTimeout FlowNotFound SourceError StoreError"
 
 

@@ -47,6 +47,8 @@ COMMANDS = {
     "backfill": "schedules:backfill",
     "worker": "worker:worker",
     "sql": "query:sql",
+    "export": "moving:export",
+    "import": "moving:import_",
     "backup": "keeping:backup",
     "token": "serve:token",
     "allow": "allow:allow",

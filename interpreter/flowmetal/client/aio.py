@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from flowmetal.client.client import Client, Row, StartOptions
+from flowmetal.client.moving import export_to, import_from
 from flowmetal.client.plain_python import to_json
 from flowmetal.client.problems import failure_of
 from flowmetal.client.relation import Relation
@@ -94,6 +95,10 @@ class AsyncFlow:
     async def delete(self) -> list[str]:
         """Deletes the flow, which must be over, and what belongs to it: their ids."""
         return await self._client.delete(self.id)
+
+    async def export(self, path: str | os.PathLike[str]) -> Row:
+        """Writes the flow, with its children, into a new file; an open one has moved then. See `AsyncFlowmetal.export`."""
+        return await export_to(self._client, [self.id], path)
 
     async def send(self, message: Any, *, key: str | None = None) -> str:
         """Puts a message into the flow's mailbox; the same `key` twice is one message."""
@@ -207,6 +212,17 @@ class AsyncFlowmetal:
     async def delete(self, flow_id: str) -> list[str]:
         """Deletes the flow with that id, which must be over, and what belongs to it: their ids."""
         return await self._client.delete(flow_id)
+
+    async def export(self, path: str | os.PathLike[str], *flow_ids: str) -> Row:
+        """Writes flows, with their children and the definitions that they need, into a new file; those that are open have moved then.
+
+        Gives `{"path", "flows": [ids], "moved": [ids]}`. The file is as secret as the store's token: whoever has it can go on with the flows.
+        """
+        return await export_to(self._client, flow_ids, path)
+
+    async def import_flows(self, path: str | os.PathLike[str]) -> list[str]:
+        """Takes the flows of a file that `export` wrote: they go on here. Their ids."""
+        return list((await import_from(self._client, path))["flows"])
 
     async def backup(self, directory: str | os.PathLike[str]) -> str:
         """Copies the store, as it stands at this moment, into a folder; the path of the copy, which opens as a store."""

@@ -100,6 +100,10 @@ class Flow:
         """Deletes the flow, which must be over, and what belongs to it: their ids."""
         return self._run(self._async_flow.delete())
 
+    def export(self, path: str | os.PathLike[str]) -> Row:
+        """Writes the flow, with its children, into a new file; an open one has moved then. See `Flowmetal.export`."""
+        return self._run(self._async_flow.export(path))
+
     def send(self, message: Any, *, key: str | None = None) -> str:
         """Puts a message into the flow's mailbox; the same `key` twice is one message."""
         return self._run(self._async_flow.send(message, key=key))
@@ -198,6 +202,17 @@ class Flowmetal:
     def delete(self, flow_id: str) -> list[str]:
         """Deletes the flow with that id, which must be over, and what belongs to it: their ids."""
         return self._run(self._fm.delete(flow_id))
+
+    def export(self, path: str | os.PathLike[str], *flow_ids: str) -> Row:
+        """Writes flows, with their children and the definitions that they need, into a new file; those that are open have moved then.
+
+        Gives `{"path", "flows": [ids], "moved": [ids]}`. The file is as secret as the store's token: whoever has it can go on with the flows.
+        """
+        return self._run(self._fm.export(path, *flow_ids))
+
+    def import_flows(self, path: str | os.PathLike[str]) -> list[str]:
+        """Takes the flows of a file that `export` wrote: they go on here. Their ids."""
+        return self._run(self._fm.import_flows(path))
 
     def backup(self, directory: str | os.PathLike[str]) -> str:
         """Copies the store, as it stands at this moment, into a folder; the path of the copy, which opens as a store."""

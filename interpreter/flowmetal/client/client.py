@@ -114,6 +114,15 @@ class Client(Protocol):
     async def backup(self, directory: str) -> str:
         """Copies the store into a folder of the host's machine (an absolute path); the path of the copy."""
 
+    async def export(self, flows: Sequence[str]) -> bytes:
+        """The file of these flows, their children and what they need. It changes nothing; see `mark_moved`."""
+
+    async def mark_moved(self, flows: dict[str, int]) -> None:
+        """Flows that were exported open go on elsewhere; each with its last `seq` in the file. Raises FlowConflict where one has gone on."""
+
+    async def import_flows(self, data: bytes) -> Row:
+        """Takes the flows of a file: `{"flows": [ids], "new": bool}`. Raises LispError, FlowConflict."""
+
     async def schedules(self) -> list[Row]:
         """The rows of the view `schedules`, by name."""
 

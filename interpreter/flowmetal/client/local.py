@@ -134,6 +134,18 @@ class LocalClient:
         """See `Client`."""
         return await self._on_engine(self._engine.keeping.backup(directory))
 
+    async def export(self, flows: Sequence[str]) -> bytes:
+        """See `Client`."""
+        return await self._on_engine(self._engine.keeping.export(flows))
+
+    async def mark_moved(self, flows: dict[str, int]) -> None:
+        """See `Client`."""
+        await self._on_engine(self._engine.keeping.mark_moved(flows, by=self._by))
+
+    async def import_flows(self, data: bytes) -> Row:
+        """See `Client`."""
+        return await self._on_engine(self._engine.keeping.import_flows(data, by=self._by))
+
     async def schedules(self) -> list[Row]:
         """See `Client`."""
         rows: list[Row] = (await self._on_engine(self._engine.sql("SELECT * FROM schedules ORDER BY name"))).plain()

@@ -201,6 +201,18 @@ class RemoteClient:
         """See `Client`."""
         return str(_object(await self._call("POST", "/v1/backup", {"directory": directory}, once=True))["path"])
 
+    async def export(self, flows: Sequence[str]) -> bytes:
+        """See `Client`."""
+        return (await self._call("POST", "/v1/export", {"flows": list(flows)})).content
+
+    async def mark_moved(self, flows: dict[str, int]) -> None:
+        """See `Client`."""
+        await self._call("POST", "/v1/export/moved", {"flows": flows})
+
+    async def import_flows(self, data: bytes) -> Row:
+        """See `Client`."""
+        return _object(await self._call("POST", "/v1/import", data, headers={"Content-Type": "application/vnd.flowmetal.flowlog"}))
+
     async def schedules(self) -> list[Row]:
         """See `Client`."""
         return list(_object(await self._call("GET", "/v1/schedules"))["items"])

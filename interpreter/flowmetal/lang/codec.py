@@ -11,6 +11,6 @@ and a closure carries the definitions version that it is to see; as a *state* bo
 from __future__ import annotations
 
 from flowmetal.lang.decoding import CodeLoader, Damaged, decode
-from flowmetal.lang.encoding import FORMAT, Encoder, encode_state, encode_value
+from flowmetal.lang.encoding import FORMAT, Encoder, encode_question, encode_state, encode_value
 
-__all__ = ["FORMAT", "CodeLoader", "Damaged", "Encoder", "decode", "encode_state", "encode_value"]
+__all__ = ["FORMAT", "CodeLoader", "Damaged", "Encoder", "decode", "encode_question", "encode_state", "encode_value"]

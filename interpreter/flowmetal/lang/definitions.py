@@ -24,6 +24,11 @@ REFERRED = ("core", "flow", "test")
 """Namespaces whose names need no prefix."""
 
 
+LINE_BITS = 32
+"""A version is a position in a log of definitions. That of another store, from which flows were imported, is a line of its own: the
+number of the line, and in so many bits below it the position."""
+
+
 class Binding:
     """What one definition gave: its value, and what is known of it.
 
@@ -105,6 +110,8 @@ class Definitions:
         self.roots: MutableMapping[tuple[Any, ...], Any] = {}
         """Compiled roots by key, so that a code is compiled once."""
 
+        self.lines: dict[int, Definitions] = {}
+        """The definitions of other stores, by the number of their line."""
         self._base: Definitions | None = None
         """What these began with: its cells are shared until something is added to them."""
 
@@ -116,6 +123,10 @@ class Definitions:
         new.roots = ChainMap({}, self.roots)
         new._base = self
         return new
+
+    def line(self, version: int) -> Definitions:
+        """The definitions that a version belongs to."""
+        return self if version < 1 << LINE_BITS else self.lines[version >> LINE_BITS]
 
     def cell(self, ns: str, name: str) -> Cell:
         """The cell of a name, to add to; made when it is new."""

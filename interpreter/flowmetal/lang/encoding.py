@@ -15,6 +15,7 @@ from typing import Any
 
 from flowmetal.errors import LispError
 from flowmetal.lang import functions as f
+from flowmetal.lang.definitions import LINE_BITS
 from flowmetal.lang.frames import Fiber, Frame, Program, State, Wait
 from flowmetal.lang.leaves import Pinned
 from flowmetal.lang.persistent import Chain, Cons, Link, Map, Seq, Set, Vector
@@ -29,6 +30,7 @@ from flowmetal.lang.values import Duration, ErrorValue, Instant, Keyword, Regex,
 FORMAT = 1
 _SCALAR = frozenset({type(None), bool, int})
 _INLINE_TEXT = 64
+POSITION = (1 << LINE_BITS) - 1
 _SHOWN_LINE = 200
 """How much of a source line is kept with an error that stands in it."""
 
@@ -39,10 +41,16 @@ class Encoder:
     def __init__(self, flow: str | None, pin: int | None) -> None:
         self.flow = flow
         self.pin = pin
+        self.positions = False
+        """Whether a version is written without its line, so that it is the same in every store."""
         self.memo: dict[Any, list[int]] = {}
         self.alive: list[Any] = []
         self.nodes: list[Any] = []
         self.todo: deque[tuple[int, Any]] = deque()
+
+    def version(self, number: Any) -> Any:
+        """A version as it is written."""
+        return number & POSITION if self.positions and number is not None else number
 
     def ref(self, x: Any) -> Any:
         """What stands for `x` inside a node."""
@@ -78,6 +86,13 @@ class Encoder:
 def encode_value(x: Any, flow: str, pin: int) -> str:
     """A value as it leaves a flow: promises and closures know where they came from."""
     return Encoder(flow, pin).finish(x)
+
+
+def encode_question(x: Any, flow: str) -> str:
+    """A value as it is compared: the same in every store to which its flow may be moved."""
+    encoder = Encoder(flow, 0)
+    encoder.positions = True
+    return encoder.finish(x)
 
 
 def encode_state(state: State) -> str:
@@ -153,7 +168,7 @@ def _error(e: Encoder, i: int, x: ErrorValue) -> list[Any]:
 
 def _closure(e: Encoder, i: int, x: f.Closure) -> list[Any]:
     version = x.version if x.version is not None else e.pin
-    return ["fn", e.ref(x.code.root), x.code.index, version, e.ref(x.meta), *[e.ref(y) for y in x.captures]]
+    return ["fn", e.ref(x.code.root), x.code.index, e.version(version), e.ref(x.meta), *[e.ref(y) for y in x.captures]]
 
 
 def _promise(e: Encoder, i: int, x: f.Promise) -> list[Any]:
@@ -185,7 +200,7 @@ def _transient(e: Encoder, i: int, x: Transient) -> list[Any]:
 
 
 def _root(e: Encoder, i: int, x: f.Root) -> list[Any]:
-    return ["root", x.ns, x.pin, x.file, x.line, x.column, "" if x.prelude else e.ref(x.text), x.prelude]
+    return ["root", x.ns, e.version(x.pin), x.file, x.line, x.column, "" if x.prelude else e.ref(x.text), x.prelude]
 
 
 def _frame(e: Encoder, i: int, x: Frame) -> list[Any]:
@@ -254,8 +269,8 @@ _ENCODE: dict[type, Callable[[Encoder, int, Any], list[Any]]] = {
     _Shared: lambda e, i, x: ["arr", *[e.ref(y) for y in x.items]],
     Map: _map,
     Set: lambda e, i, x: ["s", *[e.ref(y) for y in x]],
-    SortedMap: lambda e, i, x: ["sm", e.ref(x.comparator.function), x.comparator.version, *[e.ref(y) for pair in x.items() for y in pair]],
-    SortedSet: lambda e, i, x: ["ss", e.ref(x.body.comparator.function), x.body.comparator.version, *[e.ref(y) for y in x]],
+    SortedMap: lambda e, i, x: ["sm", e.ref(x.comparator.function), e.version(x.comparator.version), *[e.ref(y) for pair in x.items() for y in pair]],
+    SortedSet: lambda e, i, x: ["ss", e.ref(x.body.comparator.function), e.version(x.body.comparator.version), *[e.ref(y) for y in x]],
     ErrorValue: _error,
     f.Closure: _closure,
     f.Root: _root,

@@ -21,6 +21,7 @@ from flowmetal.lang.library import engine_version, library
 from flowmetal.lang.printer import pr_str
 from flowmetal.lang.requests import Define
 from flowmetal.lang.session import Session
+from flowmetal.runtime.lines import Lines
 from flowmetal.runtime.process import loader
 from flowmetal.runtime.shared_atoms import shared
 from flowmetal.store import kinds
@@ -32,6 +33,7 @@ class DefinitionsLog:
 
     def __init__(self, now: Callable[[], int]) -> None:
         self.registry: Definitions = library()
+        self.registry.lines = Lines()
         self.version = 0
         """The newest version that is on disk."""
         self.stale = False
@@ -47,13 +49,17 @@ class DefinitionsLog:
         self.registry.version = max(self.registry.version, self.version)
 
     def _bind(self, row: Row) -> None:
+        self.bind(row, row.seq, self.registry)
+
+    def bind(self, row: Row, version: int, definitions: Definitions) -> None:
+        """Adds what a row defines to definitions, at a version."""
         data = json.loads(row.data)
         text = json.loads(row.exact)["value"] if row.exact else "[1,null,[]]"
         registry = self.registry
         binding = Binding(
-            None, version=row.seq, kind=data["kind"], macro=data["kind"] == "defmacro", meta=data, thunk=lambda: codec.decode(text, loader(registry))
+            None, version=version, kind=data["kind"], macro=data["kind"] == "defmacro", meta=data, thunk=lambda: codec.decode(text, loader(registry))
         )
-        registry.define(data["ns"], data["name"], binding)
+        definitions.define(data["ns"], data["name"], binding)
 
     def engine_row(self, rows: list[Row]) -> Row | None:
         """The row that records which primitives and prelude this engine has; None when the newest says so already."""

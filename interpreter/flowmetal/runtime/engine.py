@@ -18,7 +18,7 @@ from flowmetal.lang.equality import equal
 from flowmetal.lang.persistent import Vector
 from flowmetal.lang.plain import from_plain
 from flowmetal.lang.requests import FLOW_ID, FLOW_ID_TEXT
-from flowmetal.runtime import callbacks, diff, failures, history, past, recovery, retrying, snapshots, transitions
+from flowmetal.runtime import callbacks, diff, failures, history, lines, past, recovery, retrying, snapshots, transitions
 from flowmetal.runtime.actor import Actor, Item
 from flowmetal.runtime.asking import Asking
 from flowmetal.runtime.clock import Chance, Clock, RealClock
@@ -122,6 +122,8 @@ class Engine:
         if row is not None:
             done = await self.commit(Commit([row], {kinds.DEFINITIONS_STREAM: self.definitions.version}))
             self.definitions.replay(done.rows)
+        for _, rows in await self.writer.call(lambda: list(lines.read(self.store))):
+            lines.bind(self.definitions, rows)
         await self.topics.open()
         await self.queues.open()
         await recovery.recover(self)

@@ -1,4 +1,4 @@
-"""What becomes of flows and stores besides running: deleted, copied.
+"""What becomes of flows and stores besides running: deleted, copied, moved.
 
 In: what a client asks. Out: what was done. The one rule: nothing that is open is lost, and what is gone is said in the log.
 """
@@ -6,11 +6,12 @@ In: what a client asks. Out: what was done. The one rule: nothing that is open i
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowmetal.errors import StoreError
-from flowmetal.runtime import deletion
+from flowmetal.runtime import deletion, export, importing
 from flowmetal.store.files import FileStore
 
 if TYPE_CHECKING:
@@ -36,3 +37,15 @@ class Keeping:
         if not folder.is_absolute():
             raise StoreError(f"the folder of a backup is an absolute path on the host's machine, not {directory[:80]!r}", type="store/path")
         return str(await asyncio.get_running_loop().run_in_executor(None, store.backup, folder))
+
+    async def export(self, flows: Sequence[str]) -> bytes:
+        """The file that holds these flows, their children and what they need. Nothing changes here: see `mark_moved`."""
+        return await export.export(self.engine, flows)
+
+    async def mark_moved(self, flows: dict[str, int], *, by: str = "") -> None:
+        """Flows that were open when they were exported go on elsewhere; each with the last `seq` in its file. FlowConflict where one has gone on."""
+        await export.mark(self.engine, flows, by=by)
+
+    async def import_flows(self, data: bytes, *, by: str = "") -> dict[str, Any]:
+        """Takes the flows of a file: `{"flows": [ids], "new": bool}`. Raises LispError, FlowConflict."""
+        return await importing.import_flows(self.engine, data, by=by)

@@ -77,8 +77,9 @@ class Process(Book):
     def attach(self, state: State) -> None:
         """Puts a machine around a state."""
         self.state = state
-        cell = Cell(self.definitions) if state.program.source is not None else None
-        self.machine = Machine(self.definitions, state, self._supplied, cell, self._admit)
+        definitions = self.definitions.line(state.pin)
+        cell = Cell(definitions) if state.program.source is not None else None
+        self.machine = Machine(definitions, state, self._supplied, cell, self._admit)
         if "forks" in self.terms:
             self.machine.origin = Origin([ForkPoint(**point) for point in self.terms["forks"]], self.terms.get("taken", 0))
 
@@ -283,13 +284,13 @@ def upgraded_to(drafts: Sequence[Draft]) -> int | None:
 
 def loader(definitions: Definitions) -> codec.CodeLoader:
     """Compiles the roots of stored code."""
-    return lambda root: load_root(definitions, root)
+    return lambda root: load_root(definitions.line(root.pin), root)
 
 
 def find_program(definitions: Definitions, name: str, version: int) -> FlowProgram:
     """The program that `defflow` defined under `name` or `ns/name`; raises LispError where there is none."""
     ns, _, bare = name.rpartition("/")
-    binding = definitions.lookup(ns or "user", bare, version)
+    binding = definitions.line(version).lookup(ns or "user", bare, version)
     if binding is None or not isinstance(binding.value, FlowProgram):
         raise LispError(f"there is no flow {name} in version {version} of the definitions", type="value")
     return binding.value

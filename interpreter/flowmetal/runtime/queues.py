@@ -102,9 +102,10 @@ class Queues:
         if self.queues:
             flows = await call(store.open_flows)
             for chunk in (flows[i : i + CHUNK] for i in range(0, len(flows), CHUNK)):
-                await self._find(chunk)
+                await self.find(chunk)
 
-    async def _find(self, flows: list[str]) -> None:
+    async def find(self, flows: list[str]) -> None:
+        """Notes which of these flows are in a queue."""
         call, store = self.engine.writer.call, self.engine.store
         first = await call(store.rows_of, dict.fromkeys(flows, 0), frozenset({kinds.FLOW_STARTED}))
         named = {flow_id: queue for flow_id, rows in first.items() if (queue := json.loads(rows[0].data).get("queue"))}

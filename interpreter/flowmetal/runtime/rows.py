@@ -122,7 +122,7 @@ def request_hash(op: str, target: str, args: Any, flow_id: str, *, known_as: str
 
     `known_as` is the flow that asked the same, as which `flow_id` stands here: a fork's original."""
     plain, faithful = to_plain(args, truncate=True)
-    text = f"{op}\n{target}\n{_json(plain) if faithful else codec.encode_value(args, flow_id, 0)}"
+    text = f"{op}\n{target}\n{_json(plain) if faithful else codec.encode_question(args, flow_id)}"
     if known_as is not None:
         text = text.replace(flow_id, known_as)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -41,6 +41,8 @@ class LogTable:
             return
         connection = self._writing
         connection.begin()
+        if plan.removed:
+            removal.remove(connection, plan.removed)
         for digest, body in blobs.items():
             connection.execute(schema.INSERT_BLOB, [digest, body])
         for pos, digest in large:
@@ -49,8 +51,6 @@ class LogTable:
             kept = [(pos, s.flow_id, s.seq, s.step, s.format, s.body) for pos, s in plan.snapshots]
             connection.execute(self._snapshots, _columns(kept))
         self._insert(values)
-        if plan.removed:
-            removal.remove(connection, plan.removed)
         connection.commit()
 
     def read(self, sql: str, params: Sequence[object] = ()) -> list[Row]:

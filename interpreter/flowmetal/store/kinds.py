@@ -74,6 +74,8 @@ ATOM_SET: Final = "atom-set"
 NOTEBOOK_ALLOWED: Final = "notebook-allowed"
 """A notebook may run processes here, or may no more."""
 ENGINE: Final = "engine"
+FLOWS_IMPORTED: Final = "flows-imported"
+"""Flows came from a file, under the ids and with the histories that they had."""
 FLOW_DELETED: Final = "flow-deleted"
 """A flow that was over was deleted, with the flows that belonged to it."""
 
@@ -115,7 +117,7 @@ ALL: Final = frozenset(STATUS) | OPENING | frozenset(CLOSING) | {
     CANCEL_REQUESTED, FLOW_UPGRADED, EFFECT_CANCELLING, TRUNCATED, ATTEMPT_STARTED, ATTEMPT_FAILED, LEASE_EXPIRED, VALUE_RECORDED, MESSAGE_RECEIVED,
     OUTPUT, LOG, CHECKPOINT, INFO, DEFINED, REQUEST, PROMISE_SETTLED, CELL_RESULT, ENGINE, PUBLISHED,
     TOPIC_DECLARED, SCHEDULE_DECLARED, SCHEDULE_REMOVED, SCHEDULE_PAUSED, SCHEDULE_RESUMED, SCHEDULE_FIRED, SCHEDULE_SKIPPED, QUEUE_DECLARED,
-    SOURCE_DECLARED, SOURCE_READ, NOTEBOOK_ALLOWED, ATOM_SET, FLOW_DELETED,
+    SOURCE_DECLARED, SOURCE_READ, NOTEBOOK_ALLOWED, ATOM_SET, FLOW_DELETED, FLOWS_IMPORTED,
 }  # fmt: skip
 
 DEFINITIONS_STREAM: Final = "$definitions"
@@ -136,6 +138,10 @@ ALLOWANCES_STREAM: Final = "$allowances"
 """The stream that says which notebooks may run processes."""
 ATOM_STREAM: Final = "$atom/"
 """What the stream of a shared atom's values begins with; its id follows."""
+IMPORTS_STREAM: Final = "$imports"
+"""The stream that says which files of flows were imported."""
+LINE_STREAM: Final = "$definitions/"
+"""What the stream of another store's definitions begins with; the number of their line follows."""
 REMOVED_STREAM: Final = "$removed"
 """The stream that says what was taken out of the log, by whom and why."""
 TOPIC_STREAM: Final = "$topic/"

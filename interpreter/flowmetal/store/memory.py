@@ -72,6 +72,7 @@ class MemoryStore:
         return plan.outcomes
 
     def _apply(self, plan: Plan) -> None:
+        self._remove(plan.removed)
         rows = [copy.copy(row) for row in plan.rows]
         for row in rows:
             self._flows.setdefault(row.flow_id, []).append(row)
@@ -81,7 +82,6 @@ class MemoryStore:
             self._snapshots.setdefault(snapshot.flow_id, []).append(copy.copy(snapshot))
         self._log.extend(rows)
         self._last_pos = plan.pos
-        self._remove(plan.removed)
 
     def _remove(self, removed: Mapping[str, int]) -> None:
         if not removed:

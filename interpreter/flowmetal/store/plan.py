@@ -57,9 +57,10 @@ class Plan:
         if refusal is not None:
             self.outcomes.append(refusal)
             return
+        self.seqs.update((flow_id, 0) for flow_id, seq in commit.remove.items() if self._stands_at(flow_id) <= seq)
+        self.removed.update(commit.remove)
         for row in commit.rows:
             self._place(row)
-        self.removed.update(commit.remove)
         self.snapshots.extend((self.pos, snapshot) for snapshot in commit.snapshots)
         self.accepted.append(len(self.outcomes))
         self.outcomes.append(CommitResult(commit.rows))

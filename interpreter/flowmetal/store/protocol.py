@@ -18,7 +18,8 @@ The promises, which one suite of tests asks of every backend:
   A flow that is not in `expect` is appended to without a check: arrivals use that.
 - **Removal.** `Commit.remove` names flows with a `seq` each: their rows up to it go, with what only they refer to, in the
   same commit that writes its rows. `seq` and `pos` of what remains do not change. A commit that removes writes a row of a
-  stream that is never emptied, so that no `pos` is given twice. A flow that loses its last row begins again at 1.
+  stream that is never emptied, so that no `pos` is given twice. A flow that loses its last row begins
+  again at 1, with rows of that very commit if it has some.
 - **Uniqueness.** `Commit.unique` is checked before `expect`; when a row of that kind and key is there, nothing is
   written, and the outcome is `Duplicate` with the row. A retry after a lost answer is therefore safe.
 - **Threads.** All methods but `query` belong to one thread, the writer's. `query` may be called from any.

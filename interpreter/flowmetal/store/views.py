@@ -147,7 +147,7 @@ DEFINITIONS: Final = f"""
 SELECT coalesce(TRY_CAST(j->>'$.version' AS BIGINT), seq) AS version, j->>'$.ns' AS ns, j->>'$.name' AS name, j->>'$.kind' AS kind, j->>'$.source' AS source,
     j->>'$.hash' AS hash, make_timestamptz(at_us) AS defined_at
 FROM (SELECT seq, at_us, TRY_CAST(data AS JSON) AS j FROM fm.entries
-    WHERE flow_id = '{kinds.DEFINITIONS_STREAM}' AND kind = '{kinds.DEFINED}')
+    WHERE (flow_id = '{kinds.DEFINITIONS_STREAM}' OR starts_with(flow_id, '{kinds.LINE_STREAM}')) AND kind = '{kinds.DEFINED}')
 """
 
 SCHEDULES: Final = f"""

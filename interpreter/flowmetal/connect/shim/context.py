@@ -25,6 +25,8 @@ class Limits:
     """Bounds on what comes in, and on how long a request may wait."""
 
     max_body: int = 1024 * 1024
+    max_file: int = 1024 * 1024 * 1024
+    """The greatest file of flows that is taken."""
     max_depth: int = MAX_DEPTH
     max_wait: float = 300.0
     keep_alive: float = 15.0

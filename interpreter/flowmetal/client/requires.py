@@ -17,6 +17,7 @@ from flowmetal.errors import SourceError
 from flowmetal.lang.definitions import ALIASES
 from flowmetal.lang.layout import AnyAlias
 from flowmetal.lang.library import library_namespaces
+from flowmetal.lang.namespace_forms import each_spec
 from flowmetal.lang.persistent import List, Vector
 from flowmetal.lang.reader import Reader
 from flowmetal.lang.spans import Source
@@ -108,6 +109,7 @@ def _specs(specs: Any) -> Iterator[tuple[str, Any]]:
     for spec in specs:
         if isinstance(spec, List) and len(spec) == 2 and head(spec) == "quote":
             spec = spec.rest().first()
-        target = spec.nth(0) if isinstance(spec, Vector) and len(spec) else spec
-        if isinstance(target, Symbol):
-            yield str(target), getattr(target, "span", None)
+        for each in each_spec(spec):
+            target = each.nth(0) if isinstance(each, Vector) and len(each) else each
+            if isinstance(target, Symbol):
+                yield str(target), getattr(target, "span", None)

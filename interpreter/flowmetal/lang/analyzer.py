@@ -187,7 +187,7 @@ class Analyzer:
         if isinstance(head, Symbol) and head.ns is None and head.name in natives.SPECIAL:
             return natives.SPECIAL[head.name](self, form, scope, span)
         if isinstance(head, Symbol) and not (head.ns is None and self.local(head.name, scope) is not None):
-            if head.ns in (None, "core") and head.name in natives.REWRITES:
+            if head.name in natives.REWRITES and (head.ns is None or self.definitions.resolve_ns(head.ns, self.ns, self.version) in ("core", "test")):
                 return self.analyze(_at(self.rewrite(head.name, form), form), scope)
             cell = self.definitions.resolve(head.ns, head.name, self.ns, self.version)
             binding = cell.at(self.version) if cell else None

@@ -237,58 +237,7 @@ def def_star(an: Analyzer, form: List, scope: FnScope, span: Span | None) -> n.N
     return n.Def(span, None, ns, name.name, kind.name, meta, node)
 
 
-def ns_form(an: Analyzer, form: List, scope: FnScope, span: Span | None) -> n.Node:
-    """`(ns name doc? (:require [other :as o :refer [a b]])…)`."""
-    items = list(form.rest())
-    if not items or not isinstance(items[0], Symbol):
-        raise an.error("ns needs a name", form)
-    aliases: dict[str, str] = {}
-    refers: dict[str, str] = {}
-    for clause in items[1:]:
-        if isinstance(clause, (str, Map)):
-            continue
-        if not (isinstance(clause, List) and len(clause) and clause.first() in (_kw("require"), _kw("use"))):
-            raise an.error(f"ns takes (:require …), not {pr_str(clause)}", clause, hint="there are no imports: there is no Java here")
-        for spec in clause.rest():
-            require_spec(an, spec, aliases, refers)
-    table = Map.of([("aliases", Map.of(list(aliases.items()))), ("refers", Map.of(list(refers.items())))])
-    return n.Def(span, None, str(items[0]), "*ns*", "ns", {}, an.const(table, span))
-
-
-def require_spec(an: Analyzer, spec: Any, aliases: dict[str, str], refers: dict[str, str]) -> None:
-    """Reads `other` or `[other :as o :refer [a b]]` into the tables; the namespace must be known."""
-    if isinstance(spec, Symbol):
-        spec = Vector.of([spec])
-    if not (isinstance(spec, Vector) and len(spec) and isinstance(spec.nth(0), Symbol)):
-        raise an.error(f"expected a namespace or [namespace :as alias], but found {pr_str(spec)}", spec)
-    target = an.definitions.resolve_ns(str(spec.nth(0)), an.ns, an.version)
-    if target not in an.definitions.spaces:
-        hint = f"its file would be {target.replace('.', '/')}.flow, beside the file that requires it or in a folder of FLOWMETAL_PATH"
-        raise an.error(f"there is no namespace {target}", spec, "compile/unresolved", hint)
-    options = list(spec)[1:]
-    for key, value in zip(options[::2], options[1::2], strict=False):
-        if key is _kw("as"):
-            aliases[str(value)] = target
-        elif key is _kw("refer") and isinstance(value, Vector):
-            for name in value:
-                if an.definitions.lookup(target, name.name, an.version) is None:
-                    raise an.error(f"there is no {name.name} in {target}", name, "compile/unresolved")
-                refers[name.name] = target
-
-
-def require_form(an: Analyzer, form: List, scope: FnScope, span: Span | None) -> n.Node:
-    """`(require '[other :as o])`: adds to the namespace's aliases."""
-    known = an.definitions.namespace(an.ns, an.version)
-    aliases = dict(known.get("aliases").items()) if known else {}
-    refers = dict(known.get("refers").items()) if known else {}
-    for item in form.rest():
-        spec = item.rest().first() if isinstance(item, List) and len(item) == 2 else item
-        require_spec(an, spec, aliases, refers)
-    table = Map.of([("aliases", Map.of(list(aliases.items()))), ("refers", Map.of(list(refers.items())))])
-    return n.Def(span, None, an.ns, "*ns*", "require", {}, an.const(table, span))
-
-
-DEFINITIONS.special.update({"def*": def_star, "ns": ns_form, "require": require_form})
+DEFINITIONS.special["def*"] = def_star
 DEFINITIONS.rewrites.update({
     "def": def_form, "defn": defn_form, "defn-": defn_private, "defmacro": defmacro_form, "defflow": defflow_form, "deftest": deftest_form,
     "defforeign": defforeign_form, "defmulti": defmulti_form, "defmethod": defmethod_form, "declare": declare_form, "defonce": defonce_form,

@@ -11,6 +11,7 @@ import difflib
 from collections import ChainMap
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
+from weakref import WeakValueDictionary
 
 from flowmetal.lang.persistent import Map
 
@@ -107,8 +108,8 @@ class Definitions:
     def __init__(self) -> None:
         self.version = 0
         self.spaces: dict[str, dict[str, Cell]] = {}
-        self.roots: MutableMapping[tuple[Any, ...], Any] = {}
-        """Compiled roots by key, so that a code is compiled once."""
+        self.roots: MutableMapping[tuple[Any, ...], Any] = WeakValueDictionary()
+        """Compiled roots by key, as long as something uses their code: it is compiled once, and a process that runs for years does not grow."""
 
         self.lines: dict[int, Definitions] = {}
         """The definitions of other stores, by the number of their line."""
@@ -120,7 +121,7 @@ class Definitions:
         new = Definitions()
         new.version = self.version
         new.spaces = {ns: dict(space) for ns, space in self.spaces.items()}
-        new.roots = ChainMap({}, self.roots)
+        new.roots = ChainMap(WeakValueDictionary(), self.roots)
         new._base = self
         return new
 
@@ -181,7 +182,8 @@ class Definitions:
         table = self.namespace(current, version)
         refers = table.get("refers") if table else None
         if refers is not None and name in refers:
-            return self._bound(refers.get(name), name, version)
+            space, _, renamed = refers.get(name).partition("/")
+            return self._bound(space, renamed or name, version)
         for space in REFERRED:
             cell = self._bound(space, name, version)
             if cell is not None and not self._helper(cell, version):

@@ -27,7 +27,7 @@ class Root:
     `pin` is the definitions version that the form saw. `index` counts top-level forms of one text.
     """
 
-    __slots__ = ("codes", "column", "definitions", "file", "line", "ns", "pin", "prelude", "text")
+    __slots__ = ("__weakref__", "codes", "column", "definitions", "file", "line", "ns", "pin", "prelude", "text")
 
     def __init__(self, ns: str, pin: int, file: str, line: int, column: int, text: str, prelude: str | None = None) -> None:
         self.ns = ns

@@ -267,7 +267,15 @@ def _ns_aliases(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     "(map? (ns-refers 'core)) ;=> true",
 )
 def _ns_refers(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
-    return Map.of((Symbol(None, k), Var(v, k)) for k, v in _table(m, fiber, args[0], "refers").items())
+    return Map.of(_referred(m, fiber, args[0]))
+
+
+def _referred(m: Machine, fiber: Fiber, ns: Any) -> list[tuple[Symbol, Var]]:
+    found = []
+    for name, target in _table(m, fiber, ns, "refers").items():
+        space, _, original = target.partition("/")
+        found.append((Symbol(None, name), Var(space, original or name)))
+    return found
 
 
 @op(
@@ -284,7 +292,7 @@ def _ns_map(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     found = EMPTY_MAP
     for space in ("test", "flow", "core"):
         found = found.assoc_all(_vars(m.definitions, space, version, private=False).items())
-    found = found.assoc_all((Symbol(None, k), Var(v, k)) for k, v in _table(m, fiber, args[0], "refers").items())
+    found = found.assoc_all(_referred(m, fiber, args[0]))
     return found.assoc_all(_vars(m.definitions, ns, version, private=True).items())
 
 

@@ -13,6 +13,7 @@ from flowmetal.lang import nodes as n
 from flowmetal.lang.definition_forms import DEFINITIONS
 from flowmetal.lang.destructure import destructure
 from flowmetal.lang.functions import Arity, Code, MachineOp
+from flowmetal.lang.namespace_forms import ns_form, require_form
 from flowmetal.lang.persistent import List, Map, Vector, list_of
 from flowmetal.lang.printer import pr_str
 from flowmetal.lang.spans import Span
@@ -346,7 +347,7 @@ Special = Callable[["Analyzer", List, "FnScope", "Span | None"], n.Node]
 SPECIAL: dict[str, Special] = {
     "do": do_form, "if": if_form, "quote": quote_form, "var": var_form, "let*": let_star, "loop*": loop_star, "recur": recur_form,
     "fn*": fn_star, "letfn": letfn_form, "try": try_form, "syntax-quote": template_form, "unquote": stray, "unquote-splicing": stray,
-    "catch": stray, "finally": stray, **DEFINITIONS.special,
+    "catch": stray, "finally": stray, "ns": ns_form, "require": require_form, **DEFINITIONS.special,
 }  # fmt: skip
 REWRITES: dict[str, Callable[[Any, List], Any]] = {"let": let, "loop": loop, "fn": fn, **DEFINITIONS.rewrites}
 PLAIN = frozenset({"&", "&form", "&env"})

@@ -261,6 +261,7 @@ class Reader:
         if not name.startswith(":"):
             if not name or "/" in name:
                 raise BadToken(f"a namespaced map needs a namespace: {token}")
+            tokens.read_name(name)
             return f"#:{name}"
         return f"#:{self._alias(name[1:]) if len(name) > 1 else self.ns}"
 

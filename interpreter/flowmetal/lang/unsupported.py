@@ -151,6 +151,7 @@ _PRINTING = "every value prints so that it reads back; (str …) and (format …
 INSTEAD |= {
     **dict.fromkeys(("alter-meta!", "reset-meta!"), _METADATA),
     **dict.fromkeys(("print-method", "print-dup", "print-ctor", "print-simple"), _PRINTING),
+    "pprint": "(prn x) prints any value so that it reads back, and the notebook lays it out",
     "volatile?": "a volatile is an atom here: atom? asks for both",
 }
 
@@ -198,6 +199,31 @@ _METHODS = {
     "Math/abs": "abs", "Math/max": "max", "Math/min": "min",
 }  # fmt: skip
 """What is most often called in Java, and the function that does it here."""
+
+NAMESPACES = {
+    "clojure.pprint": "(prn x) prints any value so that it reads back, and the notebook lays it out",
+    "clojure.data": "= compares values whole; two maps or sets are compared with select-keys and set/difference",
+    "clojure.zip": "walk/postwalk, update-in and assoc-in change what is deep inside",
+    "clojure.java.io": _JAVA,
+    "clojure.java.shell": "(sh [command argument …]) runs a process and records what it gave",
+    "clojure.core.async": "(async …), receive and send, select and race take the place of channels",
+    "clojure.spec.alpha": "predicates, assert and :pre conditions check data",
+    "clojure.data.json": "json/read-str and json/write-str are there",
+    "cheshire.core": "json/read-str and json/write-str are there",
+    "clj-http.client": "http/get, http/post and the like are there, and need no require",
+    "clojure.java.jdbc": "(sql/query url text params) asks another database",
+    "next.jdbc": "(sql/query url text params) asks another database",
+    "clojure.tools.logging": "(log data) writes into the flow's history",
+    "clojure.repl": "doc, source and apropos are there, and need no require",
+    "clojure.instant": '#inst "…" and time/parse make instants',
+    "clj-time.core": "the namespace time has what instants and durations need",
+}
+"""Namespaces that Clojure's programs require, and what to use instead."""
+
+
+def namespace_replacement(name: str) -> str | None:
+    """What to use instead of a namespace of Clojure's; None for any other."""
+    return NAMESPACES.get(name)
 
 
 def replacement(name: Symbol) -> str | None:

@@ -34,7 +34,7 @@ HELP = """\
 | `%flow FLOW` | shows a flow's history, live; FLOW is an id, its beginning, or a name that holds a handle |
 | `%replay FLOW [STEP]` | shows the flow as it was when it asked for a step, and lets you scrub from there |
 | `%store` | says where the flows are kept and who runs them |
-| `%clock` | says what time it is in the store, and which timers are next |
+| `%clock` | says what time it is in the store, and which timers are next; `%clock 1d` moves a virtual clock |
 | `%shim` | says where the outside world reaches the flows by HTTP |
 
 `Tab` completes, `Shift-Tab` shows documentation. *Interrupt* stops the cell, never the flows that it started.
@@ -61,8 +61,10 @@ async def store(client: Client, _argument: str) -> Bundle:
     return _facts({**named, "started by a notebook or command": host.get("background"), "open flows": host.get("flows")})
 
 
-async def clock(client: Client, _argument: str) -> Bundle:
-    """What time it is in the store, and the timers that are next."""
+async def clock(client: Client, argument: str) -> Bundle:
+    """What time it is in the store, and the timers that are next; with a duration, a virtual clock is moved by it first."""
+    if argument:
+        await client.advance(argument)
     host = await client.host()
     found = await client.sql(
         "SELECT t.due_at, f.name, t.flow_id, t.step FROM timers t JOIN effects e USING (flow_id, step) JOIN flows f USING (flow_id) "

@@ -107,3 +107,7 @@ class StoreError(FlowmetalError):
     """The store cannot be reached, opened or read."""
 
     type = "store"
+
+
+class OtherClock(StoreError):
+    """The store lives by another clock than the one that it was to be opened with."""

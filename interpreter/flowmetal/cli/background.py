@@ -23,15 +23,15 @@ from flowmetal.client.store_url import StoreUrl
 from flowmetal.errors import FlowmetalError
 
 if TYPE_CHECKING:
-    from flowmetal.client.listening import Listen
+    from flowmetal.client.host import HostOptions
 
 
-def serve_in_background(where: StoreUrl, listen: Listen, idle_seconds: float) -> int:
+def serve_in_background(where: StoreUrl, options: HostOptions) -> int:
     """Forks a host, waits until it answers, and says where. Whoever hosts the store already will do."""
     reading, writing = os.pipe()
     if os.fork() == 0:
         os.close(reading)
-        _become_host(where, listen, idle_seconds, writing)
+        _become_host(where, options, writing)
     os.close(writing)
     with os.fdopen(reading, encoding="utf-8") as pipe:
         said = pipe.read()
@@ -59,13 +59,13 @@ def log_path(where: StoreUrl) -> Path:
     return home / "log" / f"{stem}-{digest}.log"
 
 
-def _become_host(where: StoreUrl, listen: Listen, idle_seconds: float, writing: int) -> None:
+def _become_host(where: StoreUrl, options: HostOptions, writing: int) -> None:
     """The child: detached from the terminal, it hosts until it has nothing to do. Never returns."""
     code = 1
     try:
         os.setsid()
         _redirect(where)
-        code = _host(where, listen, idle_seconds, writing)
+        code = _host(where, options, writing)
     except BaseException as error:  # noqa: BLE001  whatever it is, the starter is told
         _tell(writing, {"error": f"{type(error).__name__}: {error}", "code": NOT_FOUND})
         traceback.print_exc()
@@ -92,15 +92,15 @@ def _redirect(where: StoreUrl) -> None:
         os.chdir(where.path.parent)
 
 
-def _host(where: StoreUrl, listen: Listen, idle_seconds: float, writing: int) -> int:
+def _host(where: StoreUrl, options: HostOptions, writing: int) -> int:
     from flowmetal.cli.serve import Signals
-    from flowmetal.client.host import Host, HostOptions
+    from flowmetal.client.host import Host
 
     try:
         lock = _claim(where, writing)
         if lock is None and where.kind == "duckdb":
             return DONE
-        host = Host(where, lock, HostOptions(listen, background=True, idle_seconds=idle_seconds, stoppable=True))
+        host = Host(where, lock, options)
         with Signals() as signals:
             host.launch().result()
             _tell(writing, {"url": host.url, "warnings": host.warnings})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -20,39 +20,38 @@ from flowmetal.client.client import Client, Row
 from flowmetal.client.problems import failure_of
 from flowmetal.client.requires import load_with_requires
 from flowmetal.client.store_url import StoreUrl, resolve
+from flowmetal.errors import OtherClock
 
 
 @click.command()
 @click.argument("file", metavar="FILE.flow", type=click.Path(dir_okay=False))
 @click.option("--main", "name", metavar="NAME", default="main", show_default=True, help="The flow to run.")
 @click.option("--arg", "args", metavar="JSON", multiple=True, help="An argument, as JSON; again for each further one.")
-@click.option("--clock", type=click.Choice(["real", "virtual"]), default="real", help="virtual: waiting takes no time.")
+@click.option("--clock", type=click.Choice(["real", "virtual"]), help="virtual: waiting takes no time. Else the store's own.")
 @json_option
 @common
-def run(file: str, name: str, args: tuple[str, ...], clock: str, store: str | None, as_json: bool) -> int:
+def run(file: str, name: str, args: tuple[str, ...], clock: Literal["real", "virtual"] | None, store: str | None, as_json: bool) -> int:
     """Load FILE, run one of its flows to its end, and print its result as JSON.
 
     Ctrl-C leaves the flow in the store, and says how to go on.
     """
     arguments = [json_argument(text, "--arg") for text in args]
     source = read_source(file)
-    where = _store_of_run(store, clock)
-    return asyncio.run(_run(where, source, file, name, arguments, virtual=clock == "virtual", as_json=as_json))
+    where = resolve(":memory:" if clock == "virtual" and store is None else store)
+    if clock == "virtual" and where.kind == "duckdb" and not where.file.exists():
+        raise click.UsageError(
+            f"{where} is not there: flowmetal serve --clock virtual makes a store that lives in virtual time (without --store, run has one in memory)"
+        )
+    return asyncio.run(_run(where, source, file, name, arguments, clock=clock, as_json=as_json))
 
 
-def _store_of_run(store: str | None, clock: str) -> StoreUrl:
-    if clock == "real":
-        return resolve(store)
-    if store is None:
-        return resolve(":memory:")
-    where = resolve(store)
-    if where.kind != "memory":
-        raise click.UsageError(f"--clock virtual needs a store of its own; {where} lives in real time (leave out --store)")
-    return where
+async def _run(where: StoreUrl, source: str, file: str, name: str, args: list[Any], *, clock: Literal["real", "virtual"] | None, as_json: bool) -> int:
+    from flowmetal.client.discovery import connect
 
-
-async def _run(where: StoreUrl, source: str, file: str, name: str, args: list[Any], *, virtual: bool, as_json: bool) -> int:
-    client = await _client_of_run(where, virtual)
+    try:
+        client = await connect(where, host_here=True, by="cli", clock=clock)
+    except OtherClock as error:
+        raise click.UsageError(f"{error.message} (leave out --store for one of its own, in memory)") from None
     flow_id = ""
     try:
         loaded = await load_with_requires(client, source, file)
@@ -71,19 +70,6 @@ def _full_name(name: str, defined: list[str]) -> str:
     """`main` of a file that is in a namespace of its own is `its.namespace/main`."""
     here = [known for known in defined if known.endswith(f"/{name}")]
     return here[0] if name not in defined and len(here) == 1 else name
-
-
-async def _client_of_run(where: StoreUrl, virtual: bool) -> Client:
-    from flowmetal.client.discovery import connect
-
-    if not virtual:
-        return await connect(where, host_here=True, by="cli")
-    from flowmetal.client.host import Host, HostOptions
-    from flowmetal.client.local import LocalClient
-
-    host = Host(where, None, HostOptions(virtual_clock=True))
-    await asyncio.wrap_future(host.launch())
-    return LocalClient(host, by="cli")
 
 
 def _say_how_to_go_on(where: StoreUrl, flow_id: str) -> None:

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -23,6 +23,9 @@ from flowmetal.cli.output import print_json, remark
 from flowmetal.client.store_url import StoreUrl, resolve
 from flowmetal.errors import FlowmetalError, StoreError
 
+if TYPE_CHECKING:
+    from flowmetal.client.host import HostOptions
+
 
 @click.command()
 @click.option("--host", "address", default="127.0.0.1", show_default=True, help="The address to listen on.")
@@ -31,9 +34,13 @@ from flowmetal.errors import FlowmetalError, StoreError
 @click.option("--background", is_flag=True, help="Return when it listens; it ends some time after its last client.")
 @click.option("--idle-seconds", type=click.FloatRange(min=0.1), default=300.0, show_default=True,
               help="With --background: how long it stays without clients and open flows.")  # fmt: skip
+@click.option("--clock", type=click.Choice(["real", "virtual"]), help="virtual, for a new store: time jumps to what is due next. Else the store's own.")
 @common
-def serve(address: str, port: int | None, public_url: str | None, background: bool, idle_seconds: float, store: str | None) -> int:
+def serve(
+    address: str, port: int | None, public_url: str | None, background: bool, idle_seconds: float, clock: Literal["real", "virtual"] | None, store: str | None
+) -> int:
     """Run an interpreter: flows, timers and the HTTP shim, without a notebook."""
+    from flowmetal.client.host import HostOptions
     from flowmetal.client.listening import Listen
     from flowmetal.client.listening import public_url as chosen_url
 
@@ -46,17 +53,19 @@ def serve(address: str, port: int | None, public_url: str | None, background: bo
     if background:
         from flowmetal.cli.background import serve_in_background
 
-        return serve_in_background(where, listen, idle_seconds)
-    return _serve(where, listen)
+        return serve_in_background(where, HostOptions(listen, background=True, idle_seconds=idle_seconds, stoppable=True, clock=clock))
+    return _serve(where, HostOptions(listen, stoppable=True, clock=clock))
 
 
-def _serve(where: StoreUrl, listen: Any) -> int:
-    from flowmetal.client.host import Host, HostOptions
+def _serve(where: StoreUrl, options: HostOptions) -> int:
+    from flowmetal.client.host import Host
 
+    listen = options.listen
+    assert listen is not None
     if not listen.is_loopback:
         remark(f"warning: listening on {listen.host}: whoever has the token can run programs here")
     lock = claim(where)
-    host = Host(where, lock, HostOptions(listen=listen, stoppable=True))
+    host = Host(where, lock, options)
     with Signals() as signals:
         started = host.launch()
         started.add_done_callback(lambda _: signals.wake())

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 from flowmetal.client.client import Client, Row, StartOptions
 from flowmetal.client.moving import export_to, import_from
@@ -263,6 +264,10 @@ class AsyncFlowmetal:
         """One SELECT over the store's views: `.fetchall()`, `.df()`, `.arrow()`."""
         return await self._client.sql(sql, None if params is None else [to_json(each) for each in params])
 
+    async def advance(self, by: timedelta | float | str) -> str:
+        """Moves a store's virtual clock (by seconds, or `"1h30m"`), through all that falls due; the time then, in ISO 8601."""
+        return await self._client.advance(to_json(by))
+
     async def close(self) -> None:
         """Lets go of the store; ends its host if it is this program. Foreign functions under way have a few seconds to end."""
         if self._worker is not None:
@@ -273,14 +278,15 @@ class AsyncFlowmetal:
 class OpenAsync:
     """What `flowmetal.open_async` gives: awaited, or used with `async with`."""
 
-    def __init__(self, store: str | os.PathLike[str] | None) -> None:
+    def __init__(self, store: str | os.PathLike[str] | None, clock: Literal["real", "virtual"] | None = None) -> None:
         self._store = store
+        self._clock = clock
         self._opened: AsyncFlowmetal | None = None
 
     async def _open(self) -> AsyncFlowmetal:
         from flowmetal.client.discovery import connect
 
-        return AsyncFlowmetal(await connect(self._store, host_here=True, by="python"))
+        return AsyncFlowmetal(await connect(self._store, host_here=True, by="python", clock=self._clock))
 
     def __await__(self) -> Any:
         return self._open().__await__()
@@ -294,9 +300,9 @@ class OpenAsync:
             await self._opened.close()
 
 
-def open_async(store: str | os.PathLike[str] | None = None) -> OpenAsync:
-    """Opens a store for asynchronous programs: `async with flowmetal.open_async(path) as fm`."""
-    return OpenAsync(store)
+def open_async(store: str | os.PathLike[str] | None = None, *, clock: Literal["real", "virtual"] | None = None) -> OpenAsync:
+    """Opens a store for asynchronous programs: `async with flowmetal.open_async(path) as fm`. For `clock` see `open`."""
+    return OpenAsync(store, clock)
 
 
 def lisp_name(function: Callable[..., Any]) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from typing import Any, TypeVar, Unpack
+from datetime import timedelta
+from typing import Any, Literal, TypeVar, Unpack
 
 from flowmetal.client.aio import AsyncFlow, AsyncFlowmetal, lisp_name
 from flowmetal.client.client import Row, StartOptions
@@ -245,6 +246,10 @@ class Flowmetal:
         """One SELECT over the store's views: `.fetchall()`, `.df()`, `.arrow()`."""
         return self._run(self._fm.sql(sql, params))
 
+    def advance(self, by: timedelta | float | str) -> str:
+        """Moves a store's virtual clock (by seconds, or `"1h30m"`), through all that falls due; the time then, in ISO 8601."""
+        return self._run(self._fm.advance(by))
+
     def close(self) -> None:
         """Lets go of the store; ends its host if it is this program."""
         if not self._closed:
@@ -264,8 +269,11 @@ class Flowmetal:
         return f"<flowmetal {self.store}>"
 
 
-def open(store: str | os.PathLike[str] | None = None) -> Flowmetal:
+def open(store: str | os.PathLike[str] | None = None, *, clock: Literal["real", "virtual"] | None = None) -> Flowmetal:
     """Opens a store: this program hosts it if nobody does, and attaches to its host otherwise.
+
+    With `clock="virtual"` a new store lives in virtual time for good: it jumps to what is due next when nothing else can run. A store that
+    lives by another clock than is asked for raises `StoreError`.
 
     ```python
     with flowmetal.open("flowmetal.duckdb") as fm:
@@ -273,14 +281,14 @@ def open(store: str | os.PathLike[str] | None = None) -> Flowmetal:
         print(fm.start("fulfil", {"id": "A-17"}).result(timeout=30))
     ```
     """
-    return connected(store, host_here=True, by="python")
+    return connected(store, host_here=True, by="python", clock=clock)
 
 
-def connected(store: str | os.PathLike[str] | None, *, host_here: bool, by: str) -> Flowmetal:
+def connected(store: str | os.PathLike[str] | None, *, host_here: bool, by: str, clock: Literal["real", "virtual"] | None = None) -> Flowmetal:
     """Opens a store from synchronous code: `host_here` says whether this program may host it."""
     thread = LoopThread()
     try:
-        return Flowmetal(AsyncFlowmetal(thread.run(connect(store, host_here=host_here, by=by))), thread)
+        return Flowmetal(AsyncFlowmetal(thread.run(connect(store, host_here=host_here, by=by, clock=clock))), thread)
     except BaseException:
         thread.close()
         raise

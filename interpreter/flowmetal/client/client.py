@@ -150,6 +150,9 @@ class Client(Protocol):
     async def inspect(self, name: str, ns: str = "user") -> Row | None:
         """`{"name", "arglists", "doc", "source", "kind"}` of a name, or None."""
 
+    async def advance(self, by: float | str) -> str:
+        """Moves a virtual clock by so many seconds (or `1h30m`), through all that falls due; the time then. Raises LispError in real time."""
+
     async def host(self) -> Row:
         """Who hosts the engine: `{"pid", "store", "version", "background", "flows"}`."""
 

@@ -10,12 +10,12 @@ import asyncio
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from flowmetal.client.client import SILENCE, Client
 from flowmetal.client.host_file import HostInfo, StoreLock, lock_holder
 from flowmetal.client.store_url import StoreUrl, resolve
-from flowmetal.errors import StoreError
+from flowmetal.errors import OtherClock, StoreError
 
 if TYPE_CHECKING:  # who hosts a store itself needs no HTTP client, and that takes a while to load
     import httpx
@@ -29,11 +29,14 @@ STARTS = 3
 """How often one search starts a background host before it gives up."""
 
 
-async def connect(store: str | os.PathLike[str] | StoreUrl | None = None, *, host_here: bool = False, by: str = "") -> Client:
+async def connect(
+    store: str | os.PathLike[str] | StoreUrl | None = None, *, host_here: bool = False, by: str = "", clock: Literal["real", "virtual"] | None = None
+) -> Client:
     """A client of the store's engine.
 
     `host_here` false: attach, and start a background host where there is none (kernel, command line).
     True: be the host where nobody is (Python programs, `flowmetal run`).
+    `clock` is the one that the store must live by; a new one does from then on.
     """
     where = store if isinstance(store, StoreUrl) else resolve(store)
     if where.kind == "http":
@@ -43,8 +46,18 @@ async def connect(store: str | os.PathLike[str] | StoreUrl | None = None, *, hos
     if where.kind == "postgresql":
         raise StoreError(f"{_without_password(where.url)}: PostgreSQL stores are not there yet", hint="name a PATH.duckdb")
     if where.kind == "memory":
-        return await _host(where, None, by)
-    return await (_host_or_attach(where, by) if host_here else attach(where))
+        return await _host(where, None, by, clock)
+    client = await (_host_or_attach(where, by, clock) if host_here else attach(where))
+    if clock is not None:
+        await _check_clock(client, clock)
+    return client
+
+
+async def _check_clock(client: Client, clock: str) -> None:
+    known = (await client.host())["clock"]
+    if known != clock:
+        await client.aclose()
+        raise OtherClock(f"this store lives in {known} time, and cannot be opened with a {clock} clock")
 
 
 async def attach(store: StoreUrl) -> Client:
@@ -138,23 +151,23 @@ def _endpoint(info: HostInfo) -> Endpoint:
     return Endpoint(info.url, info.token, info.pid)
 
 
-async def _host_or_attach(store: StoreUrl, by: str) -> Client:
+async def _host_or_attach(store: StoreUrl, by: str, clock: Literal["real", "virtual"] | None) -> Client:
     while True:
         lock = StoreLock(store)
         if lock.acquire():
-            return await _host(store, lock, by)
+            return await _host(store, lock, by, clock)
         info = await look_for_host(store)
         if info is not None:
             return _attached(store, info)
 
 
-async def _host(store: StoreUrl, lock: StoreLock | None, by: str) -> Client:
+async def _host(store: StoreUrl, lock: StoreLock | None, by: str, clock: Literal["real", "virtual"] | None) -> Client:
     from flowmetal.client.host import Host, HostOptions
     from flowmetal.client.listening import Listen, public_url
     from flowmetal.client.local import LocalClient
 
     listen = None if store.kind == "memory" else Listen(port=0, public_url=public_url(None))
-    host = Host(store, lock, HostOptions(listen=listen))
+    host = Host(store, lock, HostOptions(listen=listen, clock=clock))
     await asyncio.wrap_future(host.launch())
     return LocalClient(host, by=by)
 

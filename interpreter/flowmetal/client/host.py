@@ -19,7 +19,7 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from flowmetal import __version__
 from flowmetal.client.host_file import HostInfo, StoreLock, token_of
@@ -42,7 +42,8 @@ class HostOptions:
     """How long a background host stays after its last client, when no flow is open."""
     stoppable: bool = False
     """Whether `flowmetal stop` may end it: a host of its own, and not a guest in somebody's program."""
-    virtual_clock: bool = False
+    clock: Literal["real", "virtual"] | None = None
+    """Which clock the store lives by: None is the one that it has, and real time for a new one."""
 
 
 class Host:
@@ -104,7 +105,7 @@ class Host:
             "version": __version__,
             "url": self.url,
             "public_url": self.engine.public_url if self.url is not None else None,
-            "clock": "virtual" if self.options.virtual_clock else "real",
+            "clock": "virtual" if self.engine.clock.virtual else "real",
             "now": Instant(self.engine.clock.now()).format(),
             "started_at": self.started_at,
             "background": self.options.background,
@@ -176,11 +177,12 @@ class Host:
         return DuckDBStore(self.store.file)
 
     def _clock(self) -> dict[str, Any]:
-        if not self.options.virtual_clock:
+        if (self.options.clock or self._backend.get_meta("clock")) != "virtual":
             return {}
         from flowmetal.runtime.clock import VirtualClock
 
-        return {"clock": VirtualClock()}
+        newest = self._backend.query('SELECT epoch_us(max("at")) FROM events').rows[0][0]
+        return {"clock": VirtualClock() if newest is None else VirtualClock(newest)}
 
     def _bind(self, listen: Listen) -> socket.socket:
         recorded = self._backend.get_meta("port")

@@ -14,6 +14,7 @@ from flowmetal.client.client import ENDED, ENDING_KINDS, Row, new_request_id
 from flowmetal.client.relation import Relation
 from flowmetal.lang.plain import from_plain
 from flowmetal.lang.values import Instant
+from flowmetal.runtime.start_options import moved_by
 
 if TYPE_CHECKING:
     from flowmetal.client.host import Host
@@ -189,6 +190,10 @@ class LocalClient:
     async def inspect(self, name: str, ns: str = "user") -> Row | None:
         """See `Client`."""
         return await self._on_engine(self._engine.inspect(name, ns))
+
+    async def advance(self, by: float | str) -> str:
+        """See `Client`."""
+        return Instant(await self._on_engine(self._engine.advance(moved_by(by)))).format()
 
     async def host(self) -> Row:
         """See `Client`."""

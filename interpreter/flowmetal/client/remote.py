@@ -258,6 +258,10 @@ class RemoteClient:
         answer = await self._call("GET", "/v1/inspect", query={"name": name, "ns": ns}, missing=True)
         return None if answer.status_code == 404 else answer.json()
 
+    async def advance(self, by: float | str) -> str:
+        """See `Client`."""
+        return str(_object(await self._call("POST", "/v1/clock/advance", {"by": by}))["now"])
+
     async def host(self) -> Row:
         """See `Client`."""
         return _object(await self._call("GET", "/v1/host"))

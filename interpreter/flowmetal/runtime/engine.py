@@ -12,7 +12,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from flowmetal.errors import FlowConflict, FlowEnded, FlowNotFound, LispError, StoreError
+from flowmetal.errors import FlowConflict, FlowEnded, FlowNotFound, LispError, OtherClock, StoreError
 from flowmetal.lang.complete import names
 from flowmetal.lang.equality import equal
 from flowmetal.lang.persistent import Vector
@@ -20,6 +20,7 @@ from flowmetal.lang.plain import from_plain
 from flowmetal.lang.requests import FLOW_ID, FLOW_ID_TEXT
 from flowmetal.runtime import callbacks, diff, failures, history, lines, past, recovery, retrying, snapshots, transitions
 from flowmetal.runtime.actor import Actor, Item
+from flowmetal.runtime.allowances import Allowances
 from flowmetal.runtime.asking import Asking
 from flowmetal.runtime.clock import Chance, Clock, RealClock
 from flowmetal.runtime.connector import Connector
@@ -96,6 +97,7 @@ class Engine:
         self.queues = Queues(self)
         self.schedules = Schedules(self)
         self.sources = Sources(self)
+        self.allowances = Allowances(self)
         self.keeping = Keeping(self)
         self.dispatcher = Dispatcher(self, connectors)
         self.awaited = Awaited(self)
@@ -125,6 +127,7 @@ class Engine:
         for _, rows in await self.writer.call(lambda: list(lines.read(self.store))):
             lines.bind(self.definitions, rows)
         await self.topics.open()
+        await self.allowances.open()
         await self.queues.open()
         await recovery.recover(self)
         await self.schedules.open()
@@ -138,7 +141,7 @@ class Engine:
             known = mine if await self.writer.call(self.store.last_pos) == 0 else "real"
             await self.writer.call(self.store.set_meta, "clock", known)
         if known != mine:
-            raise StoreError(f"this store lives in {known} time, and cannot be opened with a {mine} clock")
+            raise OtherClock(f"this store lives in {known} time, and cannot be opened with a {mine} clock")
 
     async def close(self) -> None:
         """Ends tasks and the writer. What is open stays in the log."""
@@ -378,6 +381,7 @@ class Engine:
         """Waits for a flow's end (or a cell's result); None when the time is over before."""
         flow_id = await self.resolve(flow_id)
         ticks = self.watch(flow_id, history.RESULT)
+        self.timers.wait(1)
         try:
             row = await anext(ticks)
             if not self._runs(flow_id):
@@ -388,6 +392,7 @@ class Engine:
         except (TimeoutError, StopAsyncIteration):
             return None
         finally:
+            self.timers.wait(-1)
             await ticks.aclose()
         return history.result(row)
 
@@ -503,6 +508,10 @@ class Engine:
             await retrying.retry(self, flow_id, reason, by, key)
         else:
             await self.deliver(flow_id, control(flow_id, action, reason, by, key))
+
+    async def advance(self, micros: int) -> int:
+        """Moves a virtual clock by so many microseconds, running what falls due on the way; the time. Raises LispError in real time."""
+        return await self.timers.advance(micros)
 
     async def sql(self, sql: str, params: Any = None, *, limit: int | None = None) -> Result:
         """A read-only query over the views, on a thread of its own."""

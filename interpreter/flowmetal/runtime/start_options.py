@@ -6,7 +6,7 @@ as the language has them. The one rule: what is wrong is said in the words of `s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flowmetal.errors import LispError
@@ -32,11 +32,17 @@ def start_options(plain: Mapping[str, Any]) -> Map:
     return options
 
 
+def moved_by(x: Any) -> int:
+    """The microseconds of a duration as outsiders give it: seconds, or text such as `1h30m`. Raises LispError."""
+    found: Duration = _duration(x)
+    return found.micros
+
+
 def _duration(x: Any) -> Any:
     if isinstance(x, str):
         return Duration.parse(x)
     if type(x) not in (int, float) or not 0 <= x < 1e10:
-        raise LispError(f"the timeout of a flow must be seconds, or a duration such as 1h30m, but is {str(x)[:80]!r}", type="value")
+        raise LispError(f"a duration must be seconds, or a duration such as 1h30m, but is {str(x)[:80]!r}", type="value")
     return Duration(round(x * 1e6))
 
 
@@ -48,4 +54,4 @@ def _moment(x: Any) -> Any:
     return Duration(round(x * 1e6))
 
 
-_READ = {"timeout": _duration, "at": _moment, "on_failure": lambda x: kw(x) if isinstance(x, str) else x}
+_READ: dict[str, Callable[[Any], Any]] = {"timeout": _duration, "at": _moment, "on_failure": lambda x: kw(x) if isinstance(x, str) else x}

@@ -10,13 +10,17 @@ from collections.abc import Awaitable
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from pydantic import BaseModel, ConfigDict
 from starlette.background import BackgroundTask
 from starlette.responses import Response
 
-from flowmetal.connect.shim.answers import json_response
+from flowmetal.connect.shim.answers import json_body, json_response
+from flowmetal.connect.shim.bodies import read_json_object
 from flowmetal.connect.shim.context import Ctx
 from flowmetal.connect.shim.problems import Problem
 from flowmetal.errors import FlowmetalError
+from flowmetal.lang.values import Instant
+from flowmetal.runtime.start_options import moved_by
 from flowmetal.store import kinds
 
 public = APIRouter(tags=["health"])
@@ -67,6 +71,20 @@ async def metrics(request: Request, context: Ctx) -> Response:
         found.flows.labels(status).set(counts.get(status, 0))
     found.tasks.set(len(context.engine.tasks))
     return Response(generate_latest(found.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+class AdvanceRequest(BaseModel):
+    """By how much a virtual clock is moved: seconds, or `1h30m`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    by: float | str
+
+
+@private.post("/v1/clock/advance", summary="Advance a virtual clock", openapi_extra=json_body(AdvanceRequest.model_json_schema()))
+async def advance(request: Request, context: Ctx) -> Response:
+    """Moves the clock of a virtual store through all that falls due on the way. 422 for a store in real time."""
+    body = AdvanceRequest.model_validate(await read_json_object(request, context.limits))
+    return json_response({"now": Instant(await context.engine.advance(moved_by(body.by))).format()})
 
 
 @private.get("/v1/host", summary="The host")

@@ -48,7 +48,7 @@ CLI = {
     "publish": ("TOPIC JSON", f"--json {STORE}"),
     "sql": ("SQL", f"--format --json {STORE}"),
     "worker": ("MODULE[:OBJECT]", STORE),
-    "test": ("[PATH]...", "--json --debug"),
+    "test": ("[PATH]...", "--replay --json --debug"),
     "stop": ("", STORE),
     "repl": ("", STORE),
     "doctor": ("", f"--json {STORE}"),

@@ -59,3 +59,25 @@ with flowmetal.open(":memory:") as fm:
     done = subprocess.run([sys.executable, "p.py"], cwd=cli.folder, env=cli.env, capture_output=True, text=True, timeout=60, check=True)
     first, second = map(json.loads, done.stdout.splitlines())
     assert first["moved"] == [flow] and second == [flow, "waiting"]
+
+
+def test_recorded_histories_are_done_again_under_new_code(cli: Cli) -> None:
+    old = '(defflow order [n] (receive) (sleep #dur "10ms") (* 2 n))'
+    cli.ok("load", cli.file(old))
+    flow = cli.ok("start", "order", "4").out.strip()
+    cli.ok("send", flow, "1")
+    cli.ok("result", flow)
+    cli.ok("export", flow, "-o", "f.flowlog")
+    agreed = cli.ok("test", "--replay", "f.flowlog", "orders.flow")
+    assert f"✓ order {flow}" in agreed.out and "1 flow done again: all agree" in agreed.out
+    cli.file(old.replace("sleep", "timer"), "new.flow")
+    differs = cli("test", "--replay", "f.flowlog", "new.flow")
+    assert differs.code == 1
+    assert f"step 2 of {flow} is recorded as sleep" in differs.out and "orders.flow:1" in differs.out and "new.flow:1" in differs.out
+    (row,) = cli("test", "--replay", "f.flowlog", "new.flow", "--json").rows()
+    assert row["ok"] is False and row["flow_id"] == flow and "recorded as sleep" in row["difference"]
+    assert cli("test", "--replay", "f.flowlog", "-k", "nothing", "new.flow").code == 2
+    assert cli("test", "--replay", "none.flowlog", "new.flow").code == 2
+    assert cli("test", "--replay", "new.flow", "new.flow").code == 2
+    cli.file("(defflow order [", "broken.flow")
+    assert cli("test", "--replay", "f.flowlog", "broken.flow").code == 2

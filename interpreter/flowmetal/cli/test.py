@@ -27,15 +27,24 @@ if TYPE_CHECKING:
 @click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path())
 @click.option("-k", "only", metavar="TEXT", default="", help="Only tests with TEXT in their name.")
 @click.option("--timeout", metavar="S", type=click.FloatRange(min=0.01), default=60.0, show_default=True, help="Real seconds that one test may take.")
+@click.option("--replay", "recorded", metavar="F.flowlog", multiple=True, type=click.Path(dir_okay=False),
+              help="Instead: do the flows of this file again under the definitions in PATH, and say where they differ.")  # fmt: skip
 @click.option("--store", metavar="STORE", expose_value=False, help="Taken and not used: each test has a store of its own, in memory.")
 @json_option
 @debug_option
-def test(paths: tuple[str, ...], only: str, timeout: float, as_json: bool) -> int:
+def test(paths: tuple[str, ...], only: str, timeout: float, recorded: tuple[str, ...], as_json: bool) -> int:
     """Run the deftests of .flow files and notebooks (of this folder, without PATH).
 
     Each test has a store of its own in memory, and a virtual clock: a flow of a fortnight is tested in milliseconds. Nothing
     reaches the network: with-foreign and with-http answer in its place.
+
+    With --replay, recorded histories (see `export`) are done again under the code in PATH: every request is compared with what is
+    recorded, and the exit code is 1 when a flow would go another way.
     """
+    if recorded:
+        from flowmetal.cli.replays import replay_files
+
+        return replay_files(paths or (".",), recorded, only, as_json=as_json)
     from flowmetal.testing import find_files, run_file
 
     reports = []

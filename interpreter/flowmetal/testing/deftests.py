@@ -78,12 +78,15 @@ class FileReport:
     error: FlowmetalError | None = None
 
 
-def find_files(paths: Sequence[str | Path]) -> list[Path]:
-    """The .flow files and notebooks that paths name; of a folder, those with a `(deftest` in them. Raises LispError for a path that is none."""
+def find_files(paths: Sequence[str | Path], *, programs: bool = False) -> list[Path]:
+    """The .flow files and notebooks that paths name; of a folder, those with a `(deftest` in them, or, for `programs`, all .flow files.
+
+    Raises LispError for a path that is none."""
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            found += [p for p in sorted(path.rglob("*")) if p.suffix in _SUFFIXES and not _hidden(p.relative_to(path)) and _mentions_tests(p)]
+            there = [p for p in sorted(path.rglob("*")) if p.suffix in _SUFFIXES and not _hidden(p.relative_to(path))]
+            found += [p for p in there if (p.suffix == ".flow" if programs else _mentions_tests(p))]
         elif not path.is_file():
             raise LispError(f"there is no file {path}", type="value")
         elif path.suffix not in _SUFFIXES:
@@ -106,7 +109,7 @@ def run_file(path: str | Path, *, only: str = "", seconds: float = SECONDS) -> F
     report = FileReport(str(path))
     definitions = DefinitionsLog(lambda: 0)
     try:
-        _load(definitions, Path(path))
+        load_file(definitions, Path(path))
     except (FlowmetalError, OSError, UnicodeDecodeError) as error:
         report.error = error if isinstance(error, FlowmetalError) else LispError(f"{path} cannot be read: {error}", type="value")
         return report
@@ -126,7 +129,8 @@ def run_source(source: str, *, file: str = "tests.flow", seconds: float = SECOND
 # Loading
 
 
-def _load(definitions: DefinitionsLog, path: Path) -> None:
+def load_file(definitions: DefinitionsLog, path: Path) -> None:
+    """Adds the definitions of a .flow file, with those that it requires, or of a notebook. Raises FlowmetalError, OSError, UnicodeDecodeError."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".ipynb":
         _load_notebook(definitions, text, str(path))

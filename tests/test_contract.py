@@ -44,6 +44,8 @@ CLI = {
     "export": ("FLOW...", f"--output --json {STORE}"),
     "import": ("F.flowlog", f"--json {STORE}"),
     "backup": ("DIR", f"--json {STORE}"),
+    "fork": ("FLOW", f"--at --with --upgrade --json {STORE}"),
+    "upgrade": ("FLOW...", f"--where --dry-run --json {STORE}"),
     "send": ("FLOW JSON", f"--json {STORE}"),
     "publish": ("TOPIC JSON", f"--json {STORE}"),
     "sql": ("SQL", f"--format --json {STORE}"),
@@ -55,7 +57,7 @@ CLI = {
     "token": ("", STORE),
     "kernel install": ("", "--user --sys-prefix --prefix --debug"),
 }
-LATER = {"upgrade", "fork", "schedules"}
+LATER = {"schedules"}
 """Commands of the contract that are not there yet; one that comes moves up."""
 MORE = {"fmt", "backfill", "allow"}
 """Commands beyond the contract."""
@@ -118,6 +120,8 @@ POST /v1/flows/{}/step
 POST /v1/flows/{}/retry
 POST /v1/flows/{}/cancel
 POST /v1/flows/{}/terminate
+POST /v1/flows/{}/fork
+POST /v1/flows/{}/upgrade
 PUT /v1/definitions
 POST /v1/tasks/lease
 POST /v1/tasks/{}/complete
@@ -190,7 +194,7 @@ FLOWMETAL = """
 eval load start result status events state diff pause resume step retry
 cancel terminate send flows sql publish function close delete backup export import_flows
 """
-FLOW = "id result status events state diff pause resume step retry cancel terminate send delete export"
+FLOW = "id result status events state diff pause resume step retry cancel terminate send delete export fork upgrade"
 ERRORS = "FlowFailed FlowCancelled FlowTimeout FlowNotFound SourceError StoreError"
 
 

@@ -41,6 +41,8 @@ COMMANDS = {
     "cancel": "control:cancel",
     "terminate": "control:terminate",
     "delete": "keeping:delete",
+    "fork": "time_travel:fork",
+    "upgrade": "time_travel:upgrade",
     "send": "control:send",
     "publish": "topics:publish",
     "schedules": "schedules:schedules",

@@ -22,6 +22,8 @@ from flowmetal.client.requires import load_requires, load_with_requires
 from flowmetal.client.worker import Worker
 from flowmetal.errors import FlowTimeout, SourceError, StoreError
 
+ASK_ANEW: Any = type("AskAnew", (), {"__repr__": lambda self: "ASK_ANEW"})()
+"""In place of the outcome of a step that a fork is to ask anew."""
 CONCURRENCY = 128
 """Foreign calls that a program answers at the same time, and threads at most on which its `def`s run; they begin as needed."""
 
@@ -100,6 +102,23 @@ class AsyncFlow:
     async def export(self, path: str | os.PathLike[str]) -> Row:
         """Writes the flow, with its children, into a new file; an open one has moved then. See `AsyncFlowmetal.export`."""
         return await export_to(self._client, [self.id], path)
+
+    async def fork(self, at: int, *, with_: Any = ASK_ANEW, upgrade: bool = False, adopt_rollbacks: bool = False, reason: str | None = None) -> AsyncFlow:
+        """A new flow that shares this one's history before step `at`. `with_` is that step's outcome; without it the step is asked anew, with
+        `upgrade` under the current definitions. What is shared is never sent again."""
+        outcome = () if with_ is ASK_ANEW else (to_json(with_),)
+        made = await self._client.fork(self.id, at, outcome=outcome, upgrade=upgrade, adopt_rollbacks=adopt_rollbacks, reason=reason)
+        return AsyncFlow(self._client, str(made["flow_id"]))
+
+    async def fork_plan(self, at: int, *, with_: Any = ASK_ANEW, upgrade: bool = False) -> Row:
+        """What such a fork would share, what it would wait for together with this flow, and what it may do again; nothing is made."""
+        outcome = () if with_ is ASK_ANEW else (to_json(with_),)
+        return await self._client.fork(self.id, at, outcome=outcome, upgrade=upgrade, dry_run=True)
+
+    async def upgrade(self, *, dry_run: bool = False, reason: str | None = None) -> Row:
+        """Moves the flow to the current definitions: `{"flow_id", "from", "to", "steps", "upgraded"}`; with `dry_run` only says so. Raises
+        `FlowmetalError` of type `replay/mismatch` where they would have asked for something else."""
+        return await self._client.upgrade(self.id, dry_run=dry_run, reason=reason)
 
     async def send(self, message: Any, *, key: str | None = None) -> str:
         """Puts a message into the flow's mailbox; the same `key` twice is one message."""

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from datetime import timedelta
 from typing import Any, Literal, TypeVar, Unpack
 
-from flowmetal.client.aio import AsyncFlow, AsyncFlowmetal, lisp_name
+from flowmetal.client.aio import ASK_ANEW, AsyncFlow, AsyncFlowmetal, lisp_name
 from flowmetal.client.client import Row, StartOptions
 from flowmetal.client.discovery import connect
 from flowmetal.client.loop_thread import LoopThread
@@ -104,6 +104,21 @@ class Flow:
     def export(self, path: str | os.PathLike[str]) -> Row:
         """Writes the flow, with its children, into a new file; an open one has moved then. See `Flowmetal.export`."""
         return self._run(self._async_flow.export(path))
+
+    def fork(self, at: int, *, with_: Any = ASK_ANEW, upgrade: bool = False, adopt_rollbacks: bool = False, reason: str | None = None) -> Flow:
+        """A new flow that shares this one's history before step `at`. `with_` is that step's outcome; without it the step is asked anew, with
+        `upgrade` under the current definitions. What is shared is never sent again."""
+        made = self._async_flow.fork(at, with_=with_, upgrade=upgrade, adopt_rollbacks=adopt_rollbacks, reason=reason)
+        return Flow(self._run(made), self._thread)
+
+    def fork_plan(self, at: int, *, with_: Any = ASK_ANEW, upgrade: bool = False) -> Row:
+        """What such a fork would share, what it would wait for together with this flow, and what it may do again; nothing is made."""
+        return self._run(self._async_flow.fork_plan(at, with_=with_, upgrade=upgrade))
+
+    def upgrade(self, *, dry_run: bool = False, reason: str | None = None) -> Row:
+        """Moves the flow to the current definitions: `{"flow_id", "from", "to", "steps", "upgraded"}`; with `dry_run` only says so. Raises
+        `FlowmetalError` of type `replay/mismatch` where they would have asked for something else."""
+        return self._run(self._async_flow.upgrade(dry_run=dry_run, reason=reason))
 
     def send(self, message: Any, *, key: str | None = None) -> str:
         """Puts a message into the flow's mailbox; the same `key` twice is one message."""

@@ -123,6 +123,23 @@ class Client(Protocol):
     async def import_flows(self, data: bytes) -> Row:
         """Takes the flows of a file: `{"flows": [ids], "new": bool}`. Raises LispError, FlowConflict."""
 
+    async def fork(
+        self,
+        flow_id: str,
+        at: int,
+        *,
+        outcome: Sequence[Any] = (),
+        upgrade: bool = False,
+        adopt_rollbacks: bool = False,
+        dry_run: bool = False,
+        reason: str | None = None,
+    ) -> Row:
+        """Makes a new flow that shares the flow's history before a step, whose outcome is the one value in `outcome`, if any: its row. With `dry_run`
+        what it would share, and may do again."""
+
+    async def upgrade(self, flow_id: str, *, dry_run: bool = False, reason: str | None = None) -> Row:
+        """Moves a flow to the current definitions: `{"flow_id", "from", "to", "steps", "upgraded"}`. Raises LispError, `replay/mismatch`."""
+
     async def schedules(self) -> list[Row]:
         """The rows of the view `schedules`, by name."""
 

@@ -14,7 +14,7 @@ from flowmetal.client.client import ENDED, ENDING_KINDS, Row, new_request_id
 from flowmetal.client.relation import Relation
 from flowmetal.lang.plain import from_plain
 from flowmetal.lang.values import Instant
-from flowmetal.runtime.start_options import moved_by
+from flowmetal.runtime.fork import Wish
 
 if TYPE_CHECKING:
     from flowmetal.client.host import Host
@@ -146,6 +146,29 @@ class LocalClient:
     async def import_flows(self, data: bytes) -> Row:
         """See `Client`."""
         return await self._on_engine(self._engine.keeping.import_flows(data, by=self._by))
+
+    async def fork(
+        self,
+        flow_id: str,
+        at: int,
+        *,
+        outcome: Sequence[Any] = (),
+        upgrade: bool = False,
+        adopt_rollbacks: bool = False,
+        dry_run: bool = False,
+        reason: str | None = None,
+    ) -> Row:
+        """See `Client`."""
+        wish, forks = Wish(at, tuple(from_plain(value) for value in outcome), upgrade, adopt_rollbacks), self._engine.forks
+        if dry_run:
+            return await self._on_engine(forks.preview(flow_id, wish))
+        made = await self._on_engine(forks.fork(flow_id, wish, reason=reason, by=self._by, request_id=new_request_id()))
+        return await self.flow(made)
+
+    async def upgrade(self, flow_id: str, *, dry_run: bool = False, reason: str | None = None) -> Row:
+        """See `Client`."""
+        upgrading = self._engine.upgrades.upgrade(flow_id, dry_run=dry_run, reason=reason, by=self._by, request_id=new_request_id())
+        return await self._on_engine(upgrading)
 
     async def schedules(self) -> list[Row]:
         """See `Client`."""

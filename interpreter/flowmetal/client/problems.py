@@ -72,6 +72,7 @@ def _class_of(status: int, type_: str) -> type[FlowmetalError]:
         "flow/timeout": FlowTimeout,
         "store": StoreError,
         "task/lease-lost": LeaseLost,
+        "replay/mismatch": LispError,
     }
     if type_ in known:
         return known[type_]

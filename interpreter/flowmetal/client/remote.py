@@ -213,6 +213,28 @@ class RemoteClient:
         """See `Client`."""
         return _object(await self._call("POST", "/v1/import", data, headers={"Content-Type": "application/vnd.flowmetal.flowlog"}))
 
+    async def fork(
+        self,
+        flow_id: str,
+        at: int,
+        *,
+        outcome: Sequence[Any] = (),
+        upgrade: bool = False,
+        adopt_rollbacks: bool = False,
+        dry_run: bool = False,
+        reason: str | None = None,
+    ) -> Row:
+        """See `Client`."""
+        body: Row = {"at": at, "upgrade": upgrade, "adopt_rollbacks": adopt_rollbacks, "dry_run": dry_run, "reason": reason}
+        if outcome:
+            body["with"] = outcome[0]
+        return _object(await self._call("POST", _path(flow_id, "fork"), body, key=new_request_id()))
+
+    async def upgrade(self, flow_id: str, *, dry_run: bool = False, reason: str | None = None) -> Row:
+        """See `Client`."""
+        body = {"dry_run": dry_run, "reason": reason}
+        return dict(_object(await self._call("POST", _path(flow_id, "upgrade"), body, key=new_request_id()))["upgrade"])
+
     async def schedules(self) -> list[Row]:
         """See `Client`."""
         return list(_object(await self._call("GET", "/v1/schedules"))["items"])

@@ -126,7 +126,7 @@ def _refusal(run: Run, error: LispError) -> LispError:
     if step is None:
         return error
     first = min(run.steps)
-    agree = f"steps {first} to {step - 1} agree" if step > first else "no step agrees"
+    agree = "no step agrees" if step == first else f"step {first} agrees" if step == first + 1 else f"steps {first} to {step - 1} agree"
     error.hint = f"{agree}; a fork goes on from there under the current definitions: flowmetal fork {run.flow_id} --at {step} --upgrade"
     return error
 

@@ -32,7 +32,9 @@ from flowmetal.testing.world import World
 MAX_LIVES = 20
 FLOW = "simulated"
 """The id of the flow that a simulation starts."""
-UNLIKE = frozenset({"publish", "next-event", "now", "rand", "rand-int", "random-uuid", "shuffle", "callback", "start", "history", "flows", "state-at"})
+UNLIKE = frozenset({
+    "publish", "next-event", "now", "rand", "rand-int", "random-uuid", "shuffle", "callback", "start", "history", "flows", "state-at", "fork", "upgrade",
+})  # fmt: skip
 """Operations whose values another run may draw differently: they are recorded, and not compared between runs."""
 
 _TOKEN = re.compile("[0-9a-f]{62,}")

@@ -15,7 +15,7 @@ from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flowmetal.connect.secrets import SecretOf, secrets_of
-from flowmetal.connect.shim import allowances, callbacks, definitions, events, flows, health, keeping, problems, query, schedules, tasks, topics
+from flowmetal.connect.shim import allowances, callbacks, definitions, events, flows, health, keeping, problems, query, schedules, tasks, time_travel, topics
 from flowmetal.connect.shim.auth import LOOPBACK_NAMES, host_name, require_token
 from flowmetal.connect.shim.context import Context, Limits
 
@@ -53,7 +53,7 @@ def create_app(
     problems.install(app)
     for router in (callbacks.router, topics.router, health.public):
         app.include_router(router)
-    own = (events, flows, definitions, query, tasks, schedules, keeping, allowances)
+    own = (events, flows, time_travel, definitions, query, tasks, schedules, keeping, allowances)
     for router in (*(each.router for each in own), health.private):
         app.include_router(router, dependencies=[Depends(require_token)])
     app.add_middleware(Guard, state=app.state, hosts=None if hosts is None else frozenset(hosts))

@@ -33,7 +33,7 @@ _STATUS: tuple[tuple[type[errors.FlowmetalError], int], ...] = (
     (errors.LispError, 422),
     (errors.StoreError, 503),
 )
-_STATUS_OF_TYPE = {"sql/refused": 422, "flow/ended": 410, "flow/not-found": 404, "flow/conflict": 409}
+_STATUS_OF_TYPE = {"sql/refused": 422, "flow/ended": 410, "flow/not-found": 404, "flow/conflict": 409, "replay/mismatch": 409}
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

@@ -15,6 +15,7 @@ from flowmetal.client.relation import Relation
 from flowmetal.lang.plain import from_plain
 from flowmetal.lang.values import Instant
 from flowmetal.runtime.fork import Wish
+from flowmetal.runtime.start_options import moved_by
 
 if TYPE_CHECKING:
     from flowmetal.client.host import Host

@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from postgres_server import Server, binaries
+
+pytest.register_assert_rewrite("flowmetal.store.testing")
 
 REQUIRE_ALL = os.environ.get("FLOWMETAL_REQUIRE_ALL") == "1"
 LONG = os.environ.get("FLOWMETAL_LONG") == "1"
@@ -34,6 +37,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             patch.delenv("PYTHONDONTWRITEBYTECODE")
             patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("bytecode")))
         yield
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server."""
+    there = binaries()
+    if there is None:
+        pytest.skip("no PostgreSQL server's binaries are installed")
+    server = Server(there)
+    yield server
+    server.remove()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -6,10 +6,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from log_rows import commit, row, started
 
 from flowmetal.store.duckdb_store import DuckDBStore
 from flowmetal.store.protocol import Snapshot, StoreError
+from flowmetal.store.testing import commit, row, started
 
 
 def test_a_copy_answers_as_the_store_did(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from log_rows import commit, row, started
 
 from flowmetal.store.duckdb_store import DuckDBStore
 from flowmetal.store.protocol import Commit, CommitResult, Row, Snapshot, StoreConflict, StoreError
+from flowmetal.store.testing import commit, row, started
 
 
 def test_reopening(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Reading for many flows at once gives what reading for each of them gives, in few questions; positions take little room."""
+"""Questions that come together are one; positions take little room."""
 
 from __future__ import annotations
 
@@ -7,50 +7,13 @@ from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
-from log_rows import commit, row, started
 
 from flowmetal.store import positions
 from flowmetal.store.memory import MemoryStore
 from flowmetal.store.positions import Positions
-from flowmetal.store.protocol import Row, Snapshot, Store
+from flowmetal.store.protocol import Row
+from flowmetal.store.testing import commit, row, started
 from flowmetal.store.writer import Writer
-
-
-def fill(store: Store) -> None:
-    """Three flows of different length; two have snapshots, one of them two."""
-    for n, flow_id in enumerate("abc", 1):
-        snapshots = [Snapshot(flow_id, seq, 0, "f", f"{flow_id}{seq}".encode()) for seq in range(1, n)]
-        commit(store, started(flow_id), *[row(flow_id, "log", {"n": k}) for k in range(n)], snapshots=snapshots)
-
-
-def test_rows_of_many_are_those_of_each(store: Store) -> None:
-    fill(store)
-    found = store.rows_of({"a": 0, "b": 1, "c": 9, "nobody": 0})
-    assert found == {"a": store.rows("a"), "b": store.rows("b", 1)}
-    assert store.rows_of({"c": 2, "a": 0}, frozenset({"log"})) == {"c": store.rows("c", 2), "a": store.rows("a", 1)}
-    assert store.rows_of({"b": 0}) == {"b": store.rows("b")}
-    assert store.rows_of({}) == store.rows_of({"nobody": 0, "nor this": 0}) == {}
-
-
-def test_rows_of_many_keep_large_values(store: Store) -> None:
-    fill(store)
-    large = {"text": "x" * 100_000}
-    commit(store, row("a", "log", large), row("b", "log", large))
-    assert store.rows_of({"a": 0, "b": 0}) == {"a": store.rows("a"), "b": store.rows("b")}
-
-
-def test_snapshots_of_many_are_the_newest(store: Store) -> None:
-    fill(store)
-    commit(store, row("b", "log"), snapshots=[Snapshot("b", 3, 0, "f", b"new")])
-    found = store.snapshots_of(["a", "b", "c", "nobody"])
-    assert {flow_id: s.body for flow_id, s in found.items()} == {"b": b"new", "c": b"c2"}
-    assert store.snapshots_of(["c"]) == {"c": store.snapshot("c")}
-    assert store.snapshots_of(["a", "nobody"]) == store.snapshots_of([]) == {}
-    store.drop_derived()
-    assert store.snapshots_of(["b", "c"]) == {}
-    assert store.snapshot("b") is None
-    commit(store, row("b", "log"), snapshots=[Snapshot("b", 4, 0, "f", b"again")])
-    assert {s.body for s in store.snapshots_of(["b", "c"]).values()} == {b"again"}
 
 
 class Counting(MemoryStore):
@@ -69,7 +32,8 @@ class Counting(MemoryStore):
 
 def test_questions_that_come_together_are_one() -> None:
     store = Counting()
-    fill(store)
+    for n, flow_id in enumerate("abc", 1):
+        commit(store, started(flow_id), *[row(flow_id, "log", {"n": k}) for k in range(n)])
 
     async def ask(flow_ids: Sequence[str]) -> list[object]:
         writer = Writer(store)

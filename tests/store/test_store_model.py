@@ -7,15 +7,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from log_rows import T0, row
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from postgres_server import Server
+from sqlite_store import SQLiteStore
 
 from flowmetal.store import kinds
 from flowmetal.store.duckdb_store import DuckDBStore
 from flowmetal.store.memory import MemoryStore
 from flowmetal.store.protocol import Commit, CommitResult, Duplicate, Row, Snapshot, Store, StoreConflict
+from flowmetal.store.testing import T0, row
 
 FLOWS = st.sampled_from(["a", "b", "c", "$requests"])
 KINDS = st.sampled_from(["flow-started", "flow-waiting", "flow-running", "flow-completed", "effect-requested", "effect-completed", "log"])
@@ -153,10 +156,48 @@ class DuckDBMachine(LogMachine):
         shutil.rmtree(getattr(self, "folder", Path("/nonexistent")), ignore_errors=True)
 
 
+class SQLiteMachine(LogMachine):
+    def make(self) -> Store:
+        return SQLiteStore(":memory:", faults=self.fault)
+
+
+class PostgresMachine(LogMachine):
+    server: Server
+
+    def make(self) -> Store:
+        from flowmetal.store.postgres_store import PostgresStore
+
+        self.url = self.server.store()
+        return PostgresStore(self.url, faults=self.fault)
+
+    @rule()
+    def reopen(self) -> None:
+        from flowmetal.store.postgres_store import PostgresStore
+
+        self.store.close()
+        self.store = PostgresStore(self.url, faults=self.fault)
+
+    @rule()
+    def lose_the_connection(self) -> None:
+        self.server.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'flowmetal'")
+
+    def teardown(self) -> None:
+        super().teardown()
+        if hasattr(self, "url"):
+            self.server.give_back(self.url)
+
+
 LONG = settings.get_current_profile_name() == "long"
 TestMemoryModel = MemoryMachine.TestCase
 TestMemoryModel.settings = settings(max_examples=300 if LONG else 20, stateful_step_count=20 if LONG else 12)
+TestSQLiteModel = SQLiteMachine.TestCase
+TestSQLiteModel.settings = settings(max_examples=100 if LONG else 5, stateful_step_count=20 if LONG else 10)
 TestDuckDBModel = DuckDBMachine.TestCase
 TestDuckDBModel.settings = settings(
     max_examples=200 if LONG else 10, stateful_step_count=20 if LONG else 10, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
+
+
+def test_postgres_model(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PostgresMachine, "server", postgres, raising=False)
+    run_state_machine_as_test(PostgresMachine, settings=settings(max_examples=200 if LONG else 6, stateful_step_count=20 if LONG else 12))

@@ -1,18 +1,16 @@
-"""Users' SQL: one SELECT, no files, no secrets, within limits."""
+"""Users' SQL in DuckDB's own dialect: its other forms of SELECT, no files, no settings. What all dialects share is in the kit."""
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from log_rows import commit, row, started
 
 from flowmetal.store.duckdb_store import DuckDBStore
 from flowmetal.store.memory import MemoryStore
 from flowmetal.store.protocol import SqlRefused, Store
+from flowmetal.store.testing import commit, row, started
 
 FINE = {
     "SELECT 1": [(1,)],
@@ -137,61 +135,3 @@ def test_messages(full: Store, sql: str, says: str) -> None:
     with pytest.raises(SqlRefused) as caught:
         full.query(sql)
     assert says in caught.value.message and "Traceback" not in caught.value.render()
-
-
-def test_parameters(full: Store) -> None:
-    assert full.query("SELECT $1 + 1, $2", [1, "x"]).rows == [(2, "x")]
-    assert full.query("SELECT ? || '!'", ["x"]).rows == [("x!",)]
-    assert full.query("SELECT name FROM flows WHERE flow_id = $id", {"id": "a"}).rows == [("f",)]
-
-
-def test_the_limit_of_rows(full: Store) -> None:
-    result = full.query("SELECT * FROM range(100)", limit=10)
-    assert len(result.rows) == 10 and result.truncated
-    assert not full.query("SELECT * FROM range(10)", limit=10).truncated
-
-
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "SELECT count(*) FROM range(10000000000) a, range(1000000) b",
-        "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT count(*) FROM t",
-    ],
-)
-def test_a_runaway_query_is_stopped(store: Store, sql: str) -> None:
-    begun = time.monotonic()
-    with pytest.raises(SqlRefused, match="longer than"):
-        store.query(sql, timeout=0.3)
-    assert time.monotonic() - begun < 5
-    commit(store, started("a"))
-    assert store.query("SELECT count(*) FROM events").rows == [(1,)]
-
-
-def test_queries_see_what_is_committed_while_others_commit(store: Store) -> None:
-    """Many readers beside one writer: each answer is a state after some commit, and never goes back."""
-    seen: list[list[int]] = [[] for _ in range(3)]
-    done = threading.Event()
-    failures: list[BaseException] = []
-
-    def read(mine: list[int]) -> None:
-        try:
-            while not done.is_set():
-                ((rows, flows),) = store.query("SELECT count(*), count(DISTINCT flow_id) FROM events").rows
-                assert rows == 2 * flows
-                mine.append(rows)
-        except BaseException as error:
-            failures.append(error)
-
-    readers = [threading.Thread(target=read, args=(mine,)) for mine in seen]
-    for reader in readers:
-        reader.start()
-    for i in range(60):
-        commit(store, started(f"f{i}"), row(f"f{i}", "log"))
-    while not all(seen):
-        time.sleep(0.01)
-    done.set()
-    for reader in readers:
-        reader.join()
-    assert not failures
-    assert all(mine == sorted(mine) for mine in seen)
-    assert store.query("SELECT count(*) FROM events").rows == [(120,)]

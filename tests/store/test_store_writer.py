@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
-from log_rows import MakeStore, row, started
 
 from flowmetal.store.memory import MemoryStore
 from flowmetal.store.protocol import Commit, CommitResult, Duplicate, Outcome, Store, StoreConflict, StoreError
+from flowmetal.store.testing import MakeStore, row, started
 from flowmetal.store.writer import CommitWriter, InlineWriter, Writer
 
 

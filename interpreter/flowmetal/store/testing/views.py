@@ -1,14 +1,12 @@
-"""The views that users query, on every store: names, types, values."""
+"""Promises about the views that users query: names, types, values."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
 
-import pytest
-from log_rows import T0, commit, row, started
-
 from flowmetal.store.protocol import Store
+from flowmetal.store.testing.kit import SECOND, T0, commit, promise, row, started, table
 
 COLUMNS = {
     "flows": "flow_id, name, kind, status, parent_id, forked_from, forked_at, definitions_version, created_at, updated_at, "
@@ -21,23 +19,20 @@ COLUMNS = {
 }
 TYPES = {"JSON": "args tags info result error data", "TIMESTAMP WITH TIME ZONE": "created_at updated_at at due_at requested_at",
          "BIGINT": "pos seq step fiber steps attempts line version"}  # fmt: skip
-SECOND = 1_000_000
 
 
-def table(store: Store, sql: str, *params: Any) -> list[dict[str, Any]]:
-    return store.query(sql, params).plain()
-
-
-@pytest.mark.parametrize("view", COLUMNS)
-def test_columns_and_types(store: Store, view: str) -> None:
-    result = store.query(f"SELECT * FROM {view}")
-    assert result.columns == COLUMNS[view].split(", ")
+@promise
+def columns_and_types(store: Store) -> None:
     expected = {name: sql_type for sql_type, names in TYPES.items() for name in names.split()}
-    for name, sql_type in zip(result.columns, result.types, strict=True):
-        assert sql_type == expected.get(name, sql_type), name
+    for view, columns in COLUMNS.items():
+        result = store.query(f"SELECT * FROM {view}")
+        assert result.columns == columns.split(", "), view
+        for name, sql_type in zip(result.columns, result.types, strict=True):
+            assert sql_type == expected.get(name, sql_type), (view, name)
 
 
-def test_schedules_are_there(store: Store) -> None:
+@promise
+def schedules_are_there(store: Store) -> None:
     assert table(store, "SELECT * FROM schedules") == []
 
 
@@ -56,16 +51,18 @@ STATUSES = [
 ]
 
 
-@pytest.mark.parametrize(("later", "status"), STATUSES)
-def test_status(store: Store, later: list[str], status: str) -> None:
-    commit(store, started("a"), *(row("a", kind) for kind in later))
-    flow = store.flow_row("a")
-    assert flow is not None and flow["status"] == status
-    assert (flow["finished_at"] is not None) == (status in ("completed", "failed", "cancelled", "moved"))
-    assert table(store, "SELECT * FROM flows") == [flow]
+@promise
+def status(store: Store) -> None:
+    for n, (later, expected) in enumerate(STATUSES):
+        commit(store, started(f"f{n}"), *(row(f"f{n}", kind) for kind in later))
+        flow = store.flow_row(f"f{n}")
+        assert flow is not None and flow["status"] == expected, later
+        assert (flow["finished_at"] is not None) == (expected in ("completed", "failed", "cancelled", "moved")), later
+        assert table(store, "SELECT * FROM flows WHERE flow_id = $1", f"f{n}") == [flow]
 
 
-def test_a_flow_in_full(store: Store) -> None:
+@promise
+def a_flow_in_full(store: Store) -> None:
     args = [{"id": "A-17", "total": 4200}, None, 1.5, "é"]
     commit(
         store,
@@ -87,14 +84,16 @@ def test_a_flow_in_full(store: Store) -> None:
     assert store.flow_row("p") is None
 
 
-def test_a_cells_result_is_there_while_it_goes_on(store: Store) -> None:
+@promise
+def a_cells_result_is_there_while_it_goes_on(store: Store) -> None:
     commit(store, started("c", kind="cell"), row("c", "cell-result", {"result": 42}))
     flow = store.flow_row("c")
     assert flow is not None and (flow["status"], flow["result"]) == ("running", 42)
     assert table(store, "SELECT * FROM flows") == [flow]
 
 
-def test_flow_rows_page_from_the_newest(store: Store) -> None:
+@promise
+def flow_rows_page_from_the_newest(store: Store) -> None:
     for i in range(7):
         commit(store, started(f"f{i}", "even" if i % 2 == 0 else "odd"), row("$definitions", "defined"))
     commit(store, row("f3", "flow-completed", {"result": 3}), row("f4", "flow-completed"))
@@ -112,7 +111,8 @@ def test_flow_rows_page_from_the_newest(store: Store) -> None:
     assert store.flow_rows(status="completed", name="odd")[0]["result"] == 3
 
 
-def test_find_flows_by_prefix(store: Store) -> None:
+@promise
+def find_flows_by_prefix(store: Store) -> None:
     for flow_id in ("ab", "abc", "abd", "x_y"):
         commit(store, started(flow_id))
     commit(store, row("abz", "log"))
@@ -123,7 +123,8 @@ def test_find_flows_by_prefix(store: Store) -> None:
     assert store.find_flows("x%") == [] == store.find_flows("abz")
 
 
-def test_effects(store: Store) -> None:
+@promise
+def effects(store: Store) -> None:
     asked = {"op": "http/request", "target": "POST u", "args": [1], "line": 3, "source": "f.flow", "hash": "h"}
     commit(store, started("a"), *(row("a", "effect-requested", asked, step=n, fiber=1, key=f"t{n}") for n in (1, 2, 3, 4)))
     commit(store, row("a", "value-recorded", {"op": "rand", "args": [], "result": 0.5, "line": 4}, T0 + 7, step=5, fiber=0))
@@ -144,7 +145,8 @@ def test_effects(store: Store) -> None:
     assert (rows[4]["result"], rows[5]["result"], rows[5]["duration_ms"]) == (None, 0.5, 0)
 
 
-def test_messages_are_deliveries(store: Store) -> None:
+@promise
+def messages_are_deliveries(store: Store) -> None:
     commit(store, started("a"), row("a", "effect-requested", {"op": "callback", "args": []}, step=1, key="SECRET"))
     mail = {"message_id": "m1", "message": {"x": 1}, "from": None, "source": "http", "topic": "t"}
     commit(store, row("a", "message-received", mail, T0, key="idem"), row("a", "message-received", {**mail, "message_id": "m2"}))
@@ -159,7 +161,8 @@ def test_messages_are_deliveries(store: Store) -> None:
     assert rows[2]["data"] == {"paid": True} and rows[2]["source"] == "callback"
 
 
-def test_timers(store: Store) -> None:
+@promise
+def timers(store: Store) -> None:
     commit(store, started("a"))
     for step, op in ((1, "sleep"), (2, "timer"), (3, "http/request")):
         commit(store, row("a", "effect-requested", {"op": op, "due_at": "2026-01-31T09:30:00.25Z"}, step=step))
@@ -170,7 +173,8 @@ def test_timers(store: Store) -> None:
     ]
 
 
-def test_definitions(store: Store) -> None:
+@promise
+def definitions(store: Store) -> None:
     data = {"ns": "user", "name": "ship", "kind": "flow", "source": "(defflow ship [])", "hash": "h1", "doc": None}
     commit(store, row("$definitions", "engine"), row("$definitions", "defined", data), row("a", "defined", {"version": 2}))
     assert table(store, "SELECT * FROM definitions") == [{
@@ -180,7 +184,8 @@ def test_definitions(store: Store) -> None:
     assert table(store, "SELECT * FROM flows") == []
 
 
-def test_events_are_the_log_without_its_secrets(store: Store) -> None:
+@promise
+def events_are_the_log_without_its_secrets(store: Store) -> None:
     commit(store, started("a"), row("a", "effect-requested", {"op": "callback"}, T0 + 250_000, step=1, fiber=0, key="SECRET"))
     (event,) = table(store, "SELECT * FROM events WHERE seq = 2")
     assert event == {
@@ -191,7 +196,8 @@ def test_events_are_the_log_without_its_secrets(store: Store) -> None:
     assert result.rows == [(datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC),)]
 
 
-def test_a_row_that_is_no_json_spoils_no_view(store: Store) -> None:
+@promise
+def a_row_that_is_no_json_spoils_no_view(store: Store) -> None:
     bad = row("a", "log")
     bad.data = "{NaN"
     commit(store, started("a"), bad)
@@ -199,7 +205,8 @@ def test_a_row_that_is_no_json_spoils_no_view(store: Store) -> None:
     assert len(table(store, "SELECT * FROM flows")) == 1
 
 
-def test_a_step_asked_again_shows_its_latest_asking(store: Store) -> None:
+@promise
+def a_step_asked_again_shows_its_latest_asking(store: Store) -> None:
     asked = {"op": "foreign", "target": "f", "args": []}
     commit(store, started("a"), row("a", "effect-requested", asked, T0, step=1))
     commit(store, row("a", "effect-failed", {"error": {"type": "user"}, "attempts": 3}, T0 + 1, step=1))
@@ -211,9 +218,34 @@ def test_a_step_asked_again_shows_its_latest_asking(store: Store) -> None:
     assert (effect["status"], effect["result"], effect["attempts"]) == ("completed", 7, 1)
 
 
-def test_steps_of_each_run_have_their_own_outcome(store: Store) -> None:
+@promise
+def steps_of_each_run_have_their_own_outcome(store: Store) -> None:
     commit(store, started("a"))
     for run in (1, 2):
         commit(store, row("a", "effect-requested", {"op": "foreign", "target": f"run {run}", "args": []}, step=1))
         commit(store, row("a", "effect-completed", {"result": run, "attempts": 1}, step=1))
     assert [(e["target"], e["result"]) for e in table(store, "SELECT * FROM effects ORDER BY target")] == [("run 1", 1), ("run 2", 2)]
+
+
+@promise
+def a_step_of_a_retried_flow_shows_its_latest_asking(store: Store) -> None:
+    asked = {"op": "foreign", "target": "f", "args": []}
+    commit(store, started("a"), row("a", "effect-requested", asked, T0, step=1), row("a", "effect-requested", asked, T0, step=2))
+    commit(store, row("a", "effect-cancelled", {"reason": "no"}, step=1), row("a", "flow-failed"), row("a", "flow-retried", {"since": 4}))
+    (one, two) = table(store, "SELECT status FROM effects ORDER BY step")
+    assert (one["status"], two["status"]) == ("cancelled", "requested")
+    commit(store, row("a", "effect-requested", {**asked, "args": [2]}, T0 + 2, step=1))
+    (effect,) = table(store, "SELECT * FROM effects WHERE step = 1")
+    assert (effect["status"], effect["args"], effect["attempts"]) == ("requested", [2], 0)
+    commit(store, row("a", "effect-completed", {"result": 7, "attempts": 1}, T0 + 1_002, step=1))
+    (effect,) = table(store, "SELECT * FROM effects WHERE step = 1")
+    assert (effect["status"], effect["result"], effect["duration_ms"]) == ("completed", 7, 1.0)
+
+
+@promise
+def forks_and_upgrades_are_seen_in_flows(store: Store) -> None:
+    commit(store, started("a", forked_from="b", forked_at=3), row("a", "flow-forked", at=T0 + SECOND), row("a", "flow-upgraded", {"version": 5}))
+    flow = store.flow_row("a")
+    assert flow is not None and table(store, "SELECT * FROM flows") == [flow]
+    assert (flow["forked_from"], flow["forked_at"], flow["definitions_version"]) == ("b", 3, 5)
+    assert flow["created_at"] == "2023-11-14T22:13:21Z"

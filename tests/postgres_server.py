@@ -1,0 +1,119 @@
+"""A PostgreSQL server of the tests' own: a real one, on a socket in a folder of its own, gone at the end.
+
+In: the server's binaries, where Debian puts them or in PATH. Out: databases. The one rule: a test that needs it is skipped, and
+says why, where they are not there. The server does not run as root, so neither root's folders nor root's rights are its own.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+USER = "postgres"
+"""The server's own superuser; nothing to do with the system's user of that name."""
+
+
+def binaries() -> Path | None:
+    """The folder of `initdb` and `postgres`, of the newest version there is."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    if found:
+        return found[-1].parent
+    there = shutil.which("postgres")
+    return None if there is None else Path(there).parent
+
+
+class Server:
+    """A server from its making to its end."""
+
+    def __init__(self, binaries: Path) -> None:
+        self._binaries = binaries
+        self.folder = Path(tempfile.mkdtemp(prefix="fm-pg-", dir="/tmp"))  # a path of a socket is short
+        self._as: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            account = _other_than_root()
+            os.chown(self.folder, account.pw_uid, account.pw_gid)
+            self._as = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+        self._run("initdb", "-D", str(self.data), "-A", "trust", "-U", USER, "-E", "UTF8", "--locale=C", "--no-sync")
+        self._made = 0
+        self._free: list[str] = []
+        self.start()
+
+    @property
+    def data(self) -> Path:
+        """Where the server keeps everything."""
+        return self.folder / "data"
+
+    def start(self) -> None:
+        """Starts it. What the machine's own end would lose is not tested, so nothing waits for the disk."""
+        options = f"-k {self.folder} -c listen_addresses='' -c fsync=off -c max_connections=60"
+        self._run("pg_ctl", "-D", str(self.data), "-w", "-t", "60", "-l", str(self.folder / "log"), "-o", options, "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        """Ends it: `fast` in order, `immediate` as a crash would."""
+        self._run("pg_ctl", "-D", str(self.data), "-w", "-t", "60", "-m", mode, "stop")
+
+    def remove(self) -> None:
+        """Ends it, and takes away its folder."""
+        self.stop("immediate")
+        shutil.rmtree(self.folder)
+
+    def url(self, database: str, user: str = USER) -> str:
+        """How a store names a database of this server."""
+        return f"postgresql://{user}@/{database}?host={self.folder}"
+
+    def sql(self, *statements: str, database: str = "postgres") -> list[tuple[Any, ...]]:
+        """Runs them as the superuser; the rows of the last."""
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            for statement in statements:
+                cursor = connection.execute(statement)  # type: ignore[arg-type]
+            return cursor.fetchall() if cursor.description else []
+
+    def new(self) -> str:
+        """A database with nothing in it; its URL."""
+        self._made += 1
+        name = f"db{self._made}"
+        self.sql(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def store(self) -> str:
+        """A database whose store is empty, as good as new; its URL."""
+        from flowmetal.store.postgres_store import PostgresStore
+
+        if self._free:
+            return self._free.pop()
+        url = self.new()
+        PostgresStore(url).close()
+        return url
+
+    def give_back(self, url: str) -> None:
+        """The database is empty again, and may be had by the next test."""
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+            for table in ("log", "documents", "blobs", "snapshots", "interpreters"):
+                connection.execute(f"DELETE FROM fm.{table}")  # type: ignore[arg-type]
+            connection.execute("UPDATE fm.head SET pos = 0")
+            connection.execute("DELETE FROM fm.meta WHERE key NOT IN ('format', 'store_id', 'created_at', 'views', 'views_schema')")
+        self._free.append(url)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [self._binaries / program, *arguments], cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, timeout=120, env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"}, **self._as,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{program}: {done.stdout}"
+
+
+def _other_than_root() -> pwd.struct_passwd:
+    for name in ("postgres", "nobody"):
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    raise AssertionError("there is no user but root to run a server as")

@@ -1,0 +1,275 @@
+"""PostgreSQL: set-up, restarts of the server, lost answers, two interpreters, what is wrong with a database."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+from lossy_link import LossyLink
+from postgres_server import Server
+
+from flowmetal.store import postgres_session
+from flowmetal.store.postgres_session import holder
+from flowmetal.store.postgres_store import PostgresStore
+from flowmetal.store.protocol import Commit, CommitResult, Row, Snapshot, StoreConflict, StoreError
+from flowmetal.store.testing import commit, row, started
+
+
+@pytest.fixture
+def url(postgres: Server) -> Iterator[str]:
+    """A database with an empty store."""
+    made = postgres.store()
+    yield made
+    postgres.give_back(made)
+
+
+def numbers(store: PostgresStore, flow_id: str) -> list[int]:
+    return [json.loads(r.data) for r in store.rows(flow_id)]
+
+
+def test_reopening(url: str) -> None:
+    store = PostgresStore(url)
+    store_id = store.get_meta("store_id")
+    commit(store, started("a"), row("a", "effect-requested", {"op": "x"}, step=1, key="k"), snapshots=[Snapshot("a", 2, 1, "1", b"x")])
+    commit(store, Row("a", "log", '"' + "x" * 100_000 + '"', 0))
+    before = store.rows("a")
+    store.close()
+    store = PostgresStore(url)
+    assert store.get_meta("store_id") == store_id
+    assert store.rows("a") == before and store.last_pos() == 3
+    assert store.snapshot("a") == Snapshot("a", 2, 1, "1", b"x")
+    assert isinstance(store.commit_group([Commit([started("a")], {"a": 0})])[0], StoreConflict)
+    assert commit(store, row("a", "log"), expect={"a": 3})[0].pos == 4
+    store.close()
+
+
+def test_large_values_stand_once(url: str, postgres: Server) -> None:
+    store = PostgresStore(url)
+    big = '"' + "x" * 100_000 + '"'
+    for i in range(5):
+        commit(store, Row(f"f{i}", "log", big, 0, exact=big))
+    database = url.partition("@/")[2].partition("?")[0]
+    counted = postgres.sql("SELECT (SELECT count(*) FROM fm.documents), (SELECT count(*) FROM fm.blobs)", database=database)
+    assert counted == [(1, 1)]
+    commit(store, row("$removed", "flow-deleted"), remove={f"f{i}": 1 for i in range(5)})
+    assert postgres.sql("SELECT (SELECT count(*) FROM fm.documents), (SELECT count(*) FROM fm.blobs)", database=database) == [(0, 0)]
+    store.close()
+
+
+def test_raw_surrogates_and_rubbish_are_kept(url: str) -> None:
+    store = PostgresStore(url)
+    for data in ('"\ud800"', '{"\udfff": "\\ud800"}', "\0", "", "{NaN", "\x1a\ud800", '"\\u001a"', '["\\\\u0000", "\\u0000"]'):
+        written = Row("a", "log", data, 0, exact="\0\ud800" + data, key="\ud800" + data)
+        commit(store, written)
+        assert store.rows("a")[-1] == written == store.find("log", "\ud800" + data)
+    assert len(store.query("SELECT * FROM events").plain()) == 8
+    store.close()
+
+
+def test_any_number_may_set_up_at_once(postgres: Server) -> None:
+    """Those who come at the same time find one store; one of them has it, the others are told."""
+    url = postgres.new()
+
+    def open_it(_: int) -> PostgresStore | StoreError:
+        try:
+            return PostgresStore(url)
+        except StoreError as error:
+            return error
+
+    with ThreadPoolExecutor(6) as threads:
+        found = list(threads.map(open_it, range(6)))
+    stores = [one for one in found if isinstance(one, PostgresStore)]
+    assert len(stores) == 1
+    assert {one.type for one in found if isinstance(one, StoreError)} == {"store/locked"}
+    commit(stores[0], started("a"))
+    stores[0].close()
+    again = PostgresStore(url)
+    assert again.open_flows() == ["a"]
+    again.close()
+
+
+def refused(url: str, says: str, type_: str) -> StoreError:
+    with pytest.raises(StoreError) as caught:
+        PostgresStore(url)
+    error = caught.value
+    assert says in error.message and "\n" not in error.message, error.message
+    assert error.type == type_ and error.hint
+    return error
+
+
+def test_a_newer_format(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as raw:
+        raw.execute("UPDATE fm.meta SET value = '99' WHERE key = 'format'")
+        refused(url, "its format is 99", "store/format")
+        raw.execute("UPDATE fm.meta SET value = '1' WHERE key = 'format'")
+
+
+def test_somebody_elses_tables_are_left_alone(postgres: Server) -> None:
+    url = postgres.new()
+    with psycopg.connect(url, autocommit=True) as raw:
+        raw.execute("CREATE TABLE events (precious integer)")
+    error = refused(url, "the schema public has something of its own called events", "store/path")
+    assert error.hint is not None and "search_path" in error.hint
+    with psycopg.connect(url, autocommit=True) as raw:
+        assert raw.execute("SELECT to_regclass('fm.meta')").fetchone() == (None,)
+        raw.execute("CREATE SCHEMA mine")
+    store = PostgresStore(url + "&options=-csearch_path%3Dmine")
+    commit(store, started("a"))
+    assert store.query("SELECT flow_id FROM flows").rows == [("a",)]
+    assert store.flow_row("a") is not None
+    store.close()
+
+
+def test_what_cannot_be_reached_is_said_without_the_password(postgres: Server) -> None:
+    for url in (
+        f"postgresql://me:hunter2@/nowhere?host={postgres.folder}",
+        f"postgresql://me@/nowhere?host={postgres.folder}&password=hunter2",
+        "postgresql://me:hunter2@127.0.0.1:1/x?connect_timeout=2",
+        "postgresql://me:hunter2@127.0.0.1:nonsense/x",
+        "postgresql://me:hunter2@h/x?rubbish=1",
+    ):
+        with pytest.raises(StoreError) as caught:
+            PostgresStore(url)
+        assert "hunter2" not in caught.value.render() and caught.value.hint
+        assert caught.value.__cause__ is None
+
+
+def test_another_encoding(postgres: Server) -> None:
+    postgres.sql("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0")
+    refused(postgres.url("latin"), "has the encoding LATIN1", "store/path")
+
+
+def test_one_interpreter_has_the_store(url: str) -> None:
+    store = PostgresStore(url)
+    assert (holder(url) or (0, ""))[1] is None
+    store.announce("here")
+    assert (holder(url) or (0, ""))[1] == "here"
+    refused(url, "has an interpreter already", "store/locked")
+    store.close()
+    assert holder(url) is None
+
+
+def test_who_was_taken_over_writes_nothing_more(url: str, postgres: Server) -> None:
+    """An interpreter whose session was ended from outside comes back, and finds that another has the store."""
+    first = PostgresStore(url)
+    commit(first, started("a"))
+    postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'flowmetal'")
+    second = _opened_when_free(url)
+    for _ in range(2):
+        (outcome,) = first.commit_group([Commit([row("a", "log")], {"a": 1})])
+        assert isinstance(outcome, StoreError) and "taken over" in outcome.message
+    with pytest.raises(StoreError, match="taken over"):
+        first.rows("a")
+    assert second.last_seq("a") == 1
+    commit(second, row("a", "log"), expect={"a": 1})
+    first.close()
+    second.close()
+
+
+def _opened_when_free(url: str) -> PostgresStore:
+    while True:
+        try:
+            return PostgresStore(url)
+        except StoreError as error:
+            assert error.type == "store/locked"
+
+
+@pytest.fixture
+def link(postgres: Server) -> Iterator[LossyLink]:
+    """A way to the server that loses answers, at port 5499."""
+    with LossyLink(postgres.folder / ".s.PGSQL.5432", postgres.folder / ".s.PGSQL.5499") as made:
+        yield made
+
+
+@pytest.mark.parametrize("removes", [False, True])
+def test_a_commit_whose_answer_was_lost_is_there_once(url: str, link: LossyLink, removes: bool) -> None:
+    store = PostgresStore(f"{url}&port=5499")
+    commit(store, started("a"), started("b"))
+    with psycopg.connect(url, autocommit=True) as watching:
+
+        def committed() -> bool:
+            return watching.execute("SELECT count(*) FROM fm.log WHERE kind = 'flow-deleted'").fetchone() == (1,)
+
+        link.lose_the_answer(committed)
+        rows = commit(store, row("$removed", "flow-deleted"), row("a", "log", 7, key="k"), expect={"a": 1}, remove={"b": 1} if removes else {})
+    assert link.lost == 1
+    assert [(r.flow_id, r.seq, r.pos) for r in rows] == [("$removed", 1, 3), ("a", 2, 4)]
+    assert [r.data for r in store.rows("a", 1)] == ["7"] and store.last_pos() == 4
+    assert commit(store, row("a", "log", 8), expect={"a": 2})[0].pos == 5
+    assert store.query("SELECT count(*) FROM events").rows == [(4 if removes else 5,)]
+    store.close()
+
+
+def test_a_question_that_was_lost_is_asked_again(url: str, link: LossyLink) -> None:
+    store = PostgresStore(f"{url}&port=5499")
+    commit(store, started("a"))
+    link.lose_the_answer(lambda: True)
+    assert commit(store, row("a", "log", 1), expect={"a": 1})[0].pos == 2
+    link.lose_the_answer(lambda: True)
+    assert len(store.rows("a")) == 2
+    assert store.query("SELECT 1").rows == [(1,)]
+    link.lose_the_answer(lambda: True)
+    assert store.query("SELECT count(*) FROM events").rows == [(2,)]
+    assert link.lost == 3
+    store.close()
+
+
+@pytest.mark.parametrize("mode", ["immediate", "fast"])
+def test_a_restart_of_the_server_neither_loses_nor_repeats_a_commit(url: str, postgres: Server, mode: str) -> None:
+    """Thrice in the middle of commits, as a crash or in order: each commit is acknowledged, and is there once, in order."""
+    store = PostgresStore(url)
+    stop = threading.Event()
+    asked: list[int] = []
+    failures: list[object] = []
+
+    def write() -> None:
+        while not stop.is_set():
+            n = len(asked)
+            outcomes = store.commit_group([Commit([row(f"f{k}", "log", n)], {f"f{k}": n}) for k in range(3)])
+            failures.extend(outcome for outcome in outcomes if not isinstance(outcome, CommitResult))
+            asked.append(n)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    for _ in range(3):
+        _wait_for(asked, len(asked) + 20)
+        postgres.stop(mode)
+        postgres.start()
+    _wait_for(asked, len(asked) + 20)
+    stop.set()
+    writer.join()
+    assert not failures
+    for k in range(3):
+        assert numbers(store, f"f{k}") == asked
+    assert store.query("SELECT pos FROM events ORDER BY pos").rows == [(n,) for n in range(1, 3 * len(asked) + 1)]
+    store.close()
+
+
+def _wait_for(asked: list[int], count: int) -> None:
+    until = time.monotonic() + 30
+    while len(asked) < count:
+        assert time.monotonic() < until, f"{len(asked)} commits of {count}"
+        time.sleep(0.002)
+
+
+def test_a_server_that_stays_away_fails_what_is_asked_and_is_used_again_when_it_is_back(url: str, postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = PostgresStore(url)
+    commit(store, started("a"))
+    monkeypatch.setattr(postgres_session, "COME_BACK_SECONDS", 0.3)
+    postgres.stop()
+    try:
+        (outcome,) = store.commit_group([Commit([row("a", "log")], {"a": 1})])
+        assert isinstance(outcome, StoreError) and outcome.type == "store/unreachable"
+        for ask in (lambda: store.rows("a"), lambda: store.query("SELECT 1"), lambda: store.set_meta("a", "b")):
+            with pytest.raises(StoreError):
+                ask()
+    finally:
+        postgres.start()
+    assert store.query("SELECT count(*) FROM events").rows == [(1,)]
+    assert commit(store, row("a", "log"), expect={"a": 1})[0].pos == 2
+    store.close()

@@ -239,6 +239,40 @@ def test_the_same_key_at_once_is_one_message(client: httpx.Client) -> None:
     client.post(f"/v1/flows/{flow_id}/terminate")
 
 
+def test_looking_closer_and_helping_on(client: httpx.Client) -> None:
+    flow_id = start(client, "mail")
+    until(client, flow_id, "waiting")
+    refused = problem(client.post(f"/v1/flows/{flow_id}/step"), 409)
+    assert "only a paused flow" in refused["detail"] and refused["hint"] == f"flowmetal pause {flow_id}"
+    problem(client.post(f"/v1/flows/{flow_id}/retry"), 409)
+    client.post(f"/v1/flows/{flow_id}/pause")
+    client.post(f"/v1/flows/{flow_id}/messages", json=1)
+    for _ in range(2):
+        assert client.post(f"/v1/flows/{flow_id}/step", headers={"Idempotency-Key": f"step {flow_id}"}).status_code == 200
+    until(client, flow_id, "paused")
+    assert [row["kind"] for row in client.get(f"/v1/flows/{flow_id}/events").json()].count("flow-stepped") == 1
+    state = client.get(f"/v1/flows/{flow_id}/state", params={"step": 1, "transition": 0}).json()
+    assert (state["step"], state["transition"]) == (1, 0) and state["transitions"] > 0
+    problem(client.get(f"/v1/flows/{flow_id}/state", params={"step": 1, "transition": 10_000}), 422)
+    problem(client.get(f"/v1/flows/{flow_id}/state", params={"transition": 1}), 422)
+    problem(client.get(f"/v1/flows/{flow_id}/state", params={"step": 1, "transition": -1}), 422)
+    diff = client.get(f"/v1/flows/{flow_id}/diff", params={"from": 1, "to": 2}).json()
+    assert diff["fibers"][0]["changed"][0]["locals"] == [{"name": "a", "new": 1}]
+    problem(client.get(f"/v1/flows/{flow_id}/diff"), 422)
+    problem(client.get(f"/v1/flows/{flow_id}/diff", params={"from": 99}), 422)
+    assert flow_id not in [each["flow_id"] for each in client.get("/v1/stuck", params={"after": 0}).json()["items"]]
+    client.post(f"/v1/flows/{flow_id}/terminate")
+
+
+def test_retry_of_a_flow_whose_code_failed_says_what_to_do(client: httpx.Client) -> None:
+    flow_id = start(client, "fail")
+    assert ended(client, flow_id)["error"]["type"] == "shop/out-of-stock"
+    refused = problem(client.post(f"/v1/flows/{flow_id}/retry"), 409)
+    assert "failed in its own code" in refused["detail"] and "flowmetal fork" in refused["hint"]
+    state = client.get(f"/v1/flows/{flow_id}/state").json()
+    assert state["error"]["type"] == "shop/out-of-stock" and state["stack"][0]["function"] == "fail"
+
+
 def test_control(client: httpx.Client) -> None:
     flow_id = start(client, "mail")
     until(client, flow_id, "waiting")

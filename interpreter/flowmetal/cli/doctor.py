@@ -19,7 +19,7 @@ from flowmetal.cli.background import log_path
 from flowmetal.cli.exits import DONE, NOT_FOUND
 from flowmetal.cli.kernelspec import spec_path
 from flowmetal.cli.options import common_json
-from flowmetal.cli.output import print_json
+from flowmetal.cli.output import clean, one_line, print_json
 from flowmetal.client.client import Client
 from flowmetal.client.store_url import StoreUrl, resolve
 from flowmetal.errors import FlowmetalError
@@ -28,7 +28,7 @@ from flowmetal.errors import FlowmetalError
 @click.command()
 @common_json
 def doctor(store: str | None, as_json: bool) -> int:
-    """Say what is installed, which store is meant, and who serves it."""
+    """Say what is installed, which store is meant, who serves it, and which of its flows are stuck."""
     where = resolve(store)
     findings = _environment()
     problems: list[str] = []
@@ -38,8 +38,13 @@ def doctor(store: str | None, as_json: bool) -> int:
     if as_json:
         print_json({**findings, "problems": problems})
     else:
+        stuck = findings.pop("stuck", [])
         for key, value in findings.items():
             click.echo(f"{key:>14}  {_shown(value)}")
+        for flow in stuck:
+            step = "" if flow["step"] is None else f" at step {flow['step']}"
+            click.echo(f"{'stuck':>14}  {clean(flow['flow_id'])} {clean(str(flow['name']))}{step}: {clean(one_line(flow['detail'], 400))}")
+            click.echo(f"{'':>14}  → {clean(one_line(flow['do'], 400))}")
         for problem in problems:
             click.echo(f"{'problem':>14}  {problem}")
     return NOT_FOUND if findings.get("host") == "silent" or findings.get("reachable") is False else DONE
@@ -96,13 +101,14 @@ async def _attached(where: StoreUrl, problems: list[str]) -> dict[str, Any]:
     try:
         said = await client.host()
         problems += await _failing_sources(client)
+        stuck = await client.stuck()
     except FlowmetalError as error:
         problems.append(error.render().replace("\n", "; "))
         return {"reachable": False}
     finally:
         await client.aclose()
     keys = ("url", "background", "started_at", "version", "flows")
-    return {"reachable": True} | {("open_flows" if key == "flows" else key): said.get(key) for key in keys if key in said}
+    return {"reachable": True} | {("open_flows" if key == "flows" else key): said.get(key) for key in keys if key in said} | {"stuck": stuck}
 
 
 async def _failing_sources(client: Client) -> list[str]:

@@ -189,6 +189,11 @@ class AsyncFlowmetal:
         """The value of the flow with that id; see `AsyncFlow.result`."""
         return await AsyncFlow(self._client, flow_id).result(timeout)
 
+    async def stuck(self, after: float = 60.0) -> list[Row]:
+        """Flows that wait for what cannot arrive, or for a call that nobody has asked for in `after` seconds: `flow_id name what step since
+        detail`, and what to `do`."""
+        return await self._client.stuck(after)
+
     async def status(self, flow_id: str) -> str:
         """The status of the flow with that id."""
         return await AsyncFlow(self._client, flow_id).status()

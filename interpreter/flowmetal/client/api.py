@@ -175,6 +175,11 @@ class Flowmetal:
         """The value of the flow with that id; see `Flow.result`."""
         return _face(self._run(self._fm.result(flow_id, timeout)), self._thread)
 
+    def stuck(self, after: float = 60.0) -> list[Row]:
+        """Flows that wait for what cannot arrive, or for a call that nobody has asked for in `after` seconds: `flow_id name what step since
+        detail`, and what to `do`."""
+        return self._run(self._fm.stuck(after))
+
     def status(self, flow_id: str) -> str:
         """The status of the flow with that id."""
         return self._run(self._fm.status(flow_id))

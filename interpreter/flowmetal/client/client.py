@@ -85,6 +85,10 @@ class Client(Protocol):
     async def diff(self, flow_id: str, old: int, new: int | None = None) -> Row:
         """What changed in the flow from one step to another, or to now."""
 
+    async def stuck(self, after: float = 60.0) -> list[Row]:
+        """Flows that wait for what cannot arrive, or for a call that nobody has asked for in `after` seconds: `flow_id name what step since
+        detail do`."""
+
     async def send(self, flow_id: str, message: Any, *, key: str | None = None) -> str:
         """Puts a message into the flow's mailbox; the message's id."""
 

@@ -79,11 +79,12 @@ class LocalClient:
         ticks = self._engine.watch(row["flow_id"])
         try:
             while await self._on_engine(_next_tick(ticks)):
-                for event in await self.events(row["flow_id"], after):
+                rows = await self.events(row["flow_id"], after)
+                for event in rows:
                     after = event["seq"]
                     yield event
-                    if event["kind"] in ENDING_KINDS:
-                        return
+                if rows and rows[-1]["kind"] in ENDING_KINDS:  # one that is retried goes on after its end
+                    return
         finally:
             await self._on_engine(ticks.aclose())
 
@@ -94,6 +95,10 @@ class LocalClient:
     async def diff(self, flow_id: str, old: int, new: int | None = None) -> Row:
         """See `Client`."""
         return await self._on_engine(self._engine.diff(flow_id, old, new))
+
+    async def stuck(self, after: float = 60.0) -> list[Row]:
+        """See `Client`."""
+        return await self._on_engine(self._engine.stuck(after))
 
     async def send(self, flow_id: str, message: Any, *, key: str | None = None) -> str:
         """See `Client`."""

@@ -115,7 +115,7 @@ class RemoteClient:
                 async for row in self._stream(flow_id, after):
                     losses, after = 0, row["seq"]
                     yield row
-                    if row["kind"] in ENDING_KINDS:
+                    if row["kind"] in ENDING_KINDS and not await self.events(flow_id, after):  # one that is retried goes on after its end
                         return
             except httpx.TransportError:
                 await self._move(self._endpoint)
@@ -155,6 +155,10 @@ class RemoteClient:
         """See `Client`."""
         asked = {"from": old, "to": new}
         return _object(await self._call("GET", _path(flow_id, "diff"), query={k: str(v) for k, v in asked.items() if v is not None}))
+
+    async def stuck(self, after: float = 60.0) -> list[Row]:
+        """See `Client`."""
+        return list(_object(await self._call("GET", "/v1/stuck", query={"after": f"{after:g}"}))["items"])
 
     async def send(self, flow_id: str, message: Any, *, key: str | None = None) -> str:
         """See `Client`."""

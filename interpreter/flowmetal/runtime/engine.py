@@ -18,7 +18,7 @@ from flowmetal.lang.equality import equal
 from flowmetal.lang.persistent import Vector
 from flowmetal.lang.plain import from_plain
 from flowmetal.lang.requests import FLOW_ID, FLOW_ID_TEXT
-from flowmetal.runtime import callbacks, diff, failures, history, lines, past, recovery, retrying, snapshots, transitions
+from flowmetal.runtime import callbacks, diff, failures, history, lines, past, recovery, retrying, snapshots, stuck, transitions
 from flowmetal.runtime.actor import Actor, Item
 from flowmetal.runtime.allowances import Allowances
 from flowmetal.runtime.asking import Asking
@@ -446,6 +446,10 @@ class Engine:
             return await transitions.state_after(registry, flow_id, rows, snapshot, step, transition)
         failed = await failures.state_at_failure(registry, flow_id, rows) if step is None and failures.has_failed(rows) else None
         return failed or await past.state_at(registry, flow_id, rows, snapshot, step)
+
+    async def stuck(self, after: float = stuck.AFTER) -> list[dict[str, Any]]:
+        """The flows that wait for what cannot arrive, or for what nobody has asked for in `after` seconds; with what to do about each."""
+        return await stuck.stuck(self, after)
 
     async def diff(self, flow_id: str, old: int | None = None, new: int | None = None) -> dict[str, Any]:
         """What changed between two steps of a flow; None is now."""

@@ -79,6 +79,8 @@ def _check_failed(flow_id: str, rows: list[Row]) -> None:
 async def _cause(engine: Engine, flow_id: str, rows: list[Row]) -> Taken:
     """The outcome that the flow failed of, and may be asked again."""
     failure = await failure_of(engine.definitions.registry, flow_id, rows)
+    if failure is None and rows[-1].kind not in kinds.ENDING:
+        raise FlowConflict(f"flow {flow_id} does not fail any more with the definitions that it has now", hint=f"it goes on with: flowmetal resume {flow_id}")
     if failure is None:
         raise FlowConflict(f"flow {flow_id} was ended from outside, not by a step that failed", hint=_fork(flow_id))
     cause = _origin(failure)

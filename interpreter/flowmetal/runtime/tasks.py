@@ -52,6 +52,8 @@ class Tasks(Leases):
         self.ready: dict[str, dict[Step, Task]] = {}
         """What may be leased now, by function, the oldest first."""
         self.pollers: list[Poller] = []
+        self.asked: dict[str, float] = {}
+        """When a worker asked for calls of a function last, by the loop's clock."""
         self._orders = itertools.count()
 
     @property
@@ -153,6 +155,7 @@ class Tasks(Leases):
         deadline = loop.time() + wait
         poller = Poller(frozenset(functions), None if queues is None else frozenset(queues))
         self.pollers.append(poller)
+        self.asked.update(dict.fromkeys(functions, loop.time()))
         try:
             while not self.engine.closing:
                 poller.event.clear()
@@ -167,7 +170,16 @@ class Tasks(Leases):
             return []
         finally:
             self.pollers.remove(poller)
+            self.asked.update(dict.fromkeys(functions, loop.time()))
             self._pass_on(poller)
+
+    def is_forsaken(self, flow_id: str, step: int, seconds: float) -> bool:
+        """Whether a call waits for a worker, and none has asked for its function for so long."""
+        task = self.open.get((flow_id, step))
+        if task is None or task.lease is not None or any(task.name in poller.functions for poller in self.pollers):
+            return False
+        last = self.asked.get(task.name)
+        return last is None or asyncio.get_running_loop().time() - last >= seconds
 
     def _pass_on(self, poller: Poller) -> None:
         """What this worker was woken for, and did not take, goes to another."""

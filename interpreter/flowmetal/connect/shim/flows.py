@@ -72,6 +72,12 @@ async def listing(
     return json_response(await context.engine.flows(status=status, name=name, limit=limit, after=after))
 
 
+@router.get("/v1/stuck", summary="Flows that are stuck")
+async def stuck(context: Ctx, after: Annotated[float, Query(ge=0)] = 60.0) -> Response:
+    """Flows that wait for what cannot arrive, or for a call that nobody has asked for in `after` seconds: each with what to do."""
+    return json_response({"items": await context.engine.stuck(after)})
+
+
 @router.get("/v1/flows/{flow_id}", summary="One flow")
 async def one(flow_id: FlowId, context: Ctx) -> Response:
     """The flow's row of the view `flows`."""

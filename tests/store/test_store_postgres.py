@@ -14,7 +14,7 @@ from lossy_link import LossyLink
 from postgres_server import Server
 
 from flowmetal.store import postgres_session
-from flowmetal.store.postgres_session import holder
+from flowmetal.store.postgres_session import hosts, token
 from flowmetal.store.postgres_store import PostgresStore
 from flowmetal.store.protocol import Commit, CommitResult, Row, Snapshot, StoreConflict, StoreError
 from flowmetal.store.testing import commit, row, started
@@ -145,18 +145,39 @@ def test_another_encoding(postgres: Server) -> None:
 
 
 def test_one_interpreter_has_the_store(url: str) -> None:
+    assert hosts(url) == (False, [])
     store = PostgresStore(url)
-    assert (holder(url) or (0, ""))[1] is None
+    assert hosts(url) == (True, [])
     store.announce("here")
-    assert (holder(url) or (0, ""))[1] == "here"
+    assert hosts(url) == (True, [("here", True)])
     refused(url, "has an interpreter already", "store/locked")
     store.close()
-    assert holder(url) is None
+    assert hosts(url) == (False, [])
+
+
+def test_who_died_without_a_word_is_known_not_to_have_the_store(url: str, postgres: Server) -> None:
+    store = PostgresStore(url)
+    store.announce("here")
+    postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'flowmetal'")
+    while hosts(url)[0]:
+        pass
+    assert hosts(url) == (False, [("here", False)])
+    assert store.rows("a") == []
+    assert hosts(url) == (True, [("here", True)])
+    store.close()
+
+
+def test_the_first_token_stays(url: str) -> None:
+    assert token(url, "one") == "one" == token(url, "two")
+    store = PostgresStore(url)
+    assert store.get_meta("token") == "one"
+    store.close()
 
 
 def test_who_was_taken_over_writes_nothing_more(url: str, postgres: Server) -> None:
     """An interpreter whose session was ended from outside comes back, and finds that another has the store."""
-    first = PostgresStore(url)
+    told: list[bool] = []
+    first = PostgresStore(url, on_taken=lambda: told.append(True))
     commit(first, started("a"))
     postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'flowmetal'")
     second = _opened_when_free(url)
@@ -165,6 +186,7 @@ def test_who_was_taken_over_writes_nothing_more(url: str, postgres: Server) -> N
         assert isinstance(outcome, StoreError) and "taken over" in outcome.message
     with pytest.raises(StoreError, match="taken over"):
         first.rows("a")
+    assert told
     assert second.last_seq("a") == 1
     commit(second, row("a", "log"), expect={"a": 1})
     first.close()

@@ -14,8 +14,8 @@ from flowmetal.errors import LispError
 from flowmetal.runtime.clock import Clock, VirtualClock
 from flowmetal.store import kinds
 
-LONGEST_WAIT = 3600.0
-"""Seconds after which the clock is looked at again, whatever the next due time: clocks are set."""
+LONGEST_WAIT = 60.0
+"""Seconds after which the clock is looked at again, whatever the next due time: clocks are set, and machines sleep."""
 
 PATIENT = frozenset({kinds.SCHEDULES_STREAM, kinds.SOURCES_STREAM})
 """Whose times never end: they alone move a virtual clock only while somebody waits for something."""

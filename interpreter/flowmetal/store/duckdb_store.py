@@ -21,6 +21,7 @@ from flowmetal.store.duckdb_log import LogTable
 from flowmetal.store.duckdb_open import connect
 from flowmetal.store.guard import run_select, tidy
 from flowmetal.store.index import LogIndex
+from flowmetal.store.own_file import OwnFile
 from flowmetal.store.plain_rows import plain_rows
 from flowmetal.store.plan import Plan, by_itself
 from flowmetal.store.protocol import (
@@ -89,6 +90,7 @@ class DuckDBStore:
             return [outcome for commit in commits for outcome in self.commit_group([commit])]
         try:
             connection = self._usable()
+            self._file.check()
             plan = Plan.of(commits, self._last_pos, self.last_seq, self.find)
         except (StoreError, duckdb.Error) as error:
             return [_wrap(error)] * len(commits)
@@ -320,6 +322,7 @@ class DuckDBStore:
 
     def _open(self) -> None:
         self._connection = connect(self.path)
+        self._file = OwnFile(self.path)
         self._log = LogTable(self._connection)
         self._last_pos = self._greatest_pos()
 
@@ -351,6 +354,7 @@ class DuckDBStore:
             connection.close()
             if self.path is not None:
                 try:
+                    self._file.check()
                     self._open()
                 except StoreError:
                     self._release()  # each later call says that the store is closed
@@ -373,6 +377,7 @@ class DuckDBStore:
             return self._log.select(sql, params)
 
     def _write(self, sql: str, params: Sequence[Any] = ()) -> None:
+        self._file.check()
         with _Reading():
             self._usable().execute(sql, params)
 

@@ -16,12 +16,13 @@ from typing import Any
 
 from terms import DEFINITIONS, ERROR, Written
 
-from flowmetal.errors import FlowEnded, LeaseLost, StoreError
+from flowmetal.errors import FlowConflict, FlowEnded, LeaseLost, LispError, StoreError
 from flowmetal.lang.plain import to_plain
 from flowmetal.runtime import snapshots
 from flowmetal.runtime.clock import Chance
 from flowmetal.runtime.connector import Call, Failed, Outcome
 from flowmetal.runtime.engine import Engine
+from flowmetal.runtime.fork import Wish as Fork
 from flowmetal.store import kinds
 from flowmetal.store.memory import MemoryStore
 from flowmetal.testing import Faults, World
@@ -99,6 +100,8 @@ class Simulation:
         self.http = Http(store=self.store, dead=lambda: self.faults.dead)
         self.lives = 0
         self.programs: dict[str, Written] = {}
+        self.forks: dict[str, str] = {}
+        """Flows that are forks, and what each was forked from."""
         self.wishes: list[Wish] = []
         self.leased: list[dict[str, Any]] = []
         """Foreign calls that a worker has in hand, of this life or of one before."""
@@ -246,6 +249,52 @@ class Simulation:
 
         self.wish(call, acknowledged)
 
+    def fork(self, flow_id: str, pick: int, given: bool, upgrade: bool) -> None:
+        """Forks a flow at one of its steps; `given` its outcome, where there is one that changes nothing."""
+        asked = [row for row in self.store.rows(flow_id) if row.kind in (kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED) and row.step]
+        if not asked:
+            return
+        row = asked[pick % len(asked)]
+        data = json.loads(row.data)
+        outcome = (data["args"][0],) if given and data["op"] == "foreign" and not data["args"][0].endswith(".bad") else ()
+        request = f"fork-{next(self._numbers)}"
+
+        async def call(engine: Engine) -> str | None:
+            try:
+                return await engine.forks.fork(flow_id, Fork(row.step or 0, outcome, upgrade), request_id=request)
+            except LispError as error:
+                assert error.type == "value" or (outcome and error.type == "replay/mismatch"), error
+                return None
+
+        self.wish(call, lambda fork_id: self.forks.setdefault(fork_id, flow_id) if fork_id is not None else None)
+
+    def redefine(self, flow_id: str) -> None:
+        """A program is loaded in other words."""
+        source = self.program(flow_id).rewritten(next(self._numbers))
+        self.wish(lambda engine: engine.load(source, file=f"{flow_id}.flow"), lambda _: None)
+
+    def upgrade(self, flow_id: str) -> None:
+        """A flow moves to the newest definitions, which do the same."""
+        request = f"upgrade-{next(self._numbers)}"
+
+        async def call(engine: Engine) -> bool:
+            try:
+                return bool((await engine.upgrades.upgrade(flow_id, by="test", request_id=request))["flow_id"])
+            except (FlowEnded, FlowConflict):
+                return False
+
+        self.wish(call, lambda _: None)
+
+    def program(self, flow_id: str) -> Written:
+        """What a flow does."""
+        while flow_id in self.forks:
+            flow_id = self.forks[flow_id]
+        return self.programs[flow_id]
+
+    def known(self) -> list[str]:
+        """The flows that are on disk."""
+        return [name for name in (*self.programs, *self.forks) if self.store.last_seq(name)]
+
     def control(self, flow_id: str, action: str) -> None:
         """Controls a flow."""
         request = f"control-{next(self._numbers)}"
@@ -266,9 +315,9 @@ class Simulation:
             self.paused.discard(flow_id)  # it may take effect before it is acknowledged
         self.wish(call, acknowledged)
 
-    def send(self, label: str, number: int) -> None:
+    def send(self, flow_id: str, label: str, number: int) -> None:
         """Sends the message that a `receive` of this label matches; the same number is the same message."""
-        flow_id, key = label.split(".")[0], f"{label}-{number}"
+        key = f"{label}-{number}"
 
         async def call(engine: Engine) -> bool:
             try:
@@ -357,10 +406,9 @@ class Simulation:
             self.answer(0)
         for token in set(self.http.tokens) - self.posted:
             self.post(token)
-        for program in self.programs.values():
-            for label in [label for label, kind in program.labels.items() if kind == "receive"]:
-                if program.name in self.open():
-                    self.send(label, 100 + number)
+        for flow_id in set(self.known()) & set(self.open()):
+            for label in [label for label, kind in self.program(flow_id).labels.items() if kind == "receive"]:
+                self.send(flow_id, label, 100 + number)
 
     def open(self) -> list[str]:
         """The flows that have not ended."""
@@ -373,16 +421,26 @@ class Simulation:
 
 
 def labels_asked(store: MemoryStore, flow_id: str) -> list[tuple[str, str | None]]:
-    """What a flow asked of the outside: label and idempotency key, request by request; what it marked has no key."""
+    """What a flow asked of the outside: label and idempotency key, request by request; what it marked has no key, nor has
+    what it shares with the flow that it was forked from."""
     out: list[tuple[str, str | None]] = []
     run = ""
-    for row in store.rows(flow_id):
+    rows = store.rows(flow_id)
+    shared = max((row.seq for row in rows if row.kind == kinds.FLOW_FORKED), default=0)
+    for row in rows:
         data = json.loads(row.data)
         run = data["run"] if row.kind in (kinds.FLOW_STARTED, kinds.FLOW_CONTINUED) else run
+        key = f"{run}/{row.step}" if row.seq > shared else None
         if row.kind == kinds.EFFECT_REQUESTED and data["op"] == "foreign":
-            out.append((data["args"][0], f"{run}/{row.step}"))
+            out.append((data["args"][0], key))
         elif row.kind == kinds.EFFECT_REQUESTED and data["op"].startswith("http"):
-            out.append((data["target"].rsplit("/", 1)[1], f"{run}/{row.step}"))
+            out.append((data["target"].rsplit("/", 1)[1], key))
         elif row.kind == kinds.LOG:
             out.append((data["data"], None))
     return out
+
+
+def family(store: MemoryStore, flow_id: str) -> list[str]:
+    """A flow, and all that it started or called, and so on."""
+    children = [json.loads(row.data).get("child") for row in store.rows(flow_id) if row.kind in (kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED)]
+    return [flow_id, *(each for child in dict.fromkeys(children) if child is not None for each in family(store, child))]

@@ -56,6 +56,14 @@ class Written:
     sagas: list[tuple[str, list[str]]] = field(default_factory=list)
     worlds: frozenset[World] = frozenset()
     children: int = 0
+    runs: bool = False
+    """Whether it begins anew, run after run."""
+
+    def rewritten(self, number: int) -> str:
+        """The same program in other words."""
+        return "\n".join(
+            source.replace(" [] (", f" [] (do {number}) (", 1).replace("(let [now ", f"(let [n n other {number} now ", 1) for source in self.source
+        )
 
     def label(self, kind: str) -> str:
         """A new label."""
@@ -68,6 +76,7 @@ def written(name: str, term: Term) -> Written:
     """The program whose flow has this name and does what the term says."""
     out = Written(name)
     if term.form == "runs":
+        out.runs = True
         source, worlds = _form(out, term.parts[0])
         out.worlds = _runs(worlds, term.info)
         out.source.append(

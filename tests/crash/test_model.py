@@ -1,8 +1,8 @@
 """Random programs, random outcomes, random trouble, against a model that knows nothing of any of it.
 
 The model is in `terms.py`: what a program may come to, and which effects it must and may ask for. A run starts such
-programs, answers their calls, posts callbacks, sends messages, moves time, pauses, resumes, cancels, terminates; kills
-the process between any two commits, refuses commits, loses snapshots and all else that is derived. At the end nothing is
+programs, answers their calls, posts callbacks, sends messages, moves time, pauses, resumes, cancels, terminates, forks,
+upgrades; kills the process between any two commits, refuses commits, loses snapshots and all else that is derived. At the end nothing is
 disturbed any more: every flow ends as the model allows, nothing that was acknowledged is missing, each effect has one
 key, what was to be undone is undone once, and the log keeps its promises.
 """
@@ -17,7 +17,7 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from simulation import Simulation, labels_asked
+from simulation import Simulation, family, labels_asked
 from terms import ERROR, Term, Written, terms, undone, written
 
 from flowmetal.store import kinds
@@ -25,7 +25,9 @@ from flowmetal.testing.audit import audit
 from flowmetal.testing.faults import AFTER, BEFORE
 
 LONG = os.environ.get("FLOWMETAL_LONG") == "1"
-FLOWS = 4
+FLOWS, FORKS = 4, 3
+GIVEN_UP = "effect/interrupted"
+"""What a fork gets of a call that it shares, when the original gives it up."""
 numbers = st.integers(0, 9)
 
 
@@ -52,16 +54,33 @@ class Flows(RuleBasedStateMachine):
         self.it.begin(self.begun[n % len(self.begun)])
 
     @rule(n=numbers, action=st.sampled_from(["pause", "pause", "resume", "resume", "cancel", "terminate"]))
-    @precondition(lambda self: self.known())
+    @precondition(lambda self: self.it.known())
     def control(self, n: int, action: str) -> None:
-        known = self.known()
+        known = self.it.known()
         self.it.control(known[n % len(known)], action)
 
     @rule(n=numbers, number=st.integers(0, 2))
     @precondition(lambda self: self.receives())
     def send(self, n: int, number: int) -> None:
-        labels = self.receives()
-        self.it.send(labels[n % len(labels)], number)
+        receives = self.receives()
+        self.it.send(*receives[n % len(receives)], number)
+
+    @rule(n=numbers, pick=st.integers(0, 30), given=st.booleans(), upgrade=st.booleans())
+    @precondition(lambda self: self.it.known() and len(self.it.forks) < FORKS)
+    def fork(self, n: int, pick: int, given: bool, upgrade: bool) -> None:
+        known = self.it.known()
+        self.it.fork(known[n % len(known)], pick, given, upgrade)
+
+    @rule(n=numbers)
+    @precondition(lambda self: self.begun)
+    def redefine(self, n: int) -> None:
+        self.it.redefine(self.begun[n % len(self.begun)].name)
+
+    @rule(n=numbers)
+    @precondition(lambda self: self.it.known())
+    def upgrade(self, n: int) -> None:
+        known = self.it.known()
+        self.it.upgrade(known[n % len(known)])
 
     @rule(n=numbers)
     @precondition(lambda self: self.it.http.tokens)
@@ -123,13 +142,9 @@ class Flows(RuleBasedStateMachine):
             row = self.it.store.flow_row(flow_id)
             assert row is not None and row["status"] in ("paused", "completed", "failed", "cancelled"), row
 
-    def known(self) -> list[str]:
-        """Flows that are on disk."""
-        return [program.name for program in self.begun if self.it.store.last_seq(program.name)]
-
-    def receives(self) -> list[str]:
-        """Labels that flows may wait for messages of."""
-        return [label for name in self.known() for label, kind in self.it.programs[name].labels.items() if kind == "receive"]
+    def receives(self) -> list[tuple[str, str]]:
+        """Flows, and labels of which they may wait for messages."""
+        return [(flow, label) for flow in self.it.known() for label, kind in self.it.program(flow).labels.items() if kind == "receive"]
 
     def teardown(self) -> None:
         try:
@@ -143,50 +158,51 @@ def check(it: Simulation) -> None:
     """Compares what there is with the model."""
     assert not it.reports, it.reports
     assert not it.http.broken, it.http.broken
-    asked: Counter[str] = Counter()
+    asked = {row["flow_id"]: labels_asked(it.store, row["flow_id"]) for row in it.store.flow_rows(None, None, 10_000, None)}
     keys: dict[str, str] = {}
-    for row in it.store.flow_rows(None, None, 10_000, None):
-        for label, key in labels_asked(it.store, row["flow_id"]):
-            asked[label] += 1
-            assert key is None or keys.setdefault(key, label) == label, f"the key {key} is of two effects"
-    for program in it.programs.values():
-        check_program(it, program, asked)
+    for label, key in (each for labels in asked.values() for each in labels):
+        assert key is None or keys.setdefault(key, label) == label, f"the key {key} is of two effects"
+    for flow_id in it.known():
+        check_flow(it, flow_id, Counter(label for member in family(it.store, flow_id) for label, _ in asked[member]))
+    assert set(it.programs) | set(it.forks) <= set(asked)
     check_sent(it, keys)
     check_acknowledged(it)
     check_queue(it)
     audit(it.store, it.engine.definitions.registry)
 
 
-def check_program(it: Simulation, program: Written, asked: Counter[str]) -> None:
-    """One flow ended as one of its worlds says, or as it was made to."""
-    row = it.store.flow_row(program.name)
-    assert row is not None, f"{program.name} is not there"
-    mine = {label: n for label, n in asked.items() if label.removeprefix("undo ").split(".")[0] == program.name}
-    about = f"{program.source}: {row['status']} {row['result']} {row['error']}, asked for {mine}"
-    controls = it.controls[program.name]
+def check_flow(it: Simulation, flow_id: str, mine: Counter[str]) -> None:
+    """One flow ended as one of its program's worlds says, or as it was made to."""
+    row = it.store.flow_row(flow_id)
+    assert row is not None, f"{flow_id} is not there"
+    program, controls, fork = it.program(flow_id), it.controls[flow_id], flow_id in it.forks
+    about = f"{flow_id} {program.source}: {row['status']} {row['result']} {row['error']}, asked for {mine}"
     ending = (_frozen(row["result"]), None) if row["status"] == "completed" else (None, (row["error"] or {}).get("type"))
     worlds = [world for world in program.worlds if (world.value, world.error) == ending]
+    cancelled = "cancel" in controls or "terminate" in controls or (fork and "cancel" in it.controls[it.forks[flow_id]])
     if controls.get("terminate"):
         assert ending[1] == "flow/terminated", about
-    if "cancel" in controls or "terminate" in controls:
-        assert worlds or row["status"] == "cancelled" or ending[1] == ERROR, about
+    if cancelled or (fork and ending[1] == GIVEN_UP):
+        assert worlds or row["status"] == "cancelled" or ending[1] in (ERROR, GIVEN_UP), about
         most: Counter[str] = Counter()
         for world in program.worlds:
             most |= Counter(dict(undone(world.may)))
         assert all(n <= most[label] for label, n in mine.items()), f"{about}, not {most}"
     else:
-        fitting = [w for w in worlds if _within(dict(w.must), mine, dict(w.may))]
+        least = [{} if fork and program.runs else dict(world.must) for world in worlds]
+        fitting = [world for world, must in zip(worlds, least, strict=True) if _within(must, mine, dict(world.may), fork)]
         assert fitting, f"{about}: not one of {program.worlds}"
     for mark, labels in program.sagas:
         for label in labels:
-            due = asked[label] - asked[mark]
-            assert asked[f"undo {label}"] == due or (controls.get("terminate") and asked[f"undo {label}"] <= due), (
-                f"{about}: {label} is to be undone {due} times"
-            )
+            due, done = mine[label] - mine[mark], mine[f"undo {label}"]
+            assert done == due or ((controls.get("terminate") or fork) and done <= due), f"{about}: {label} is to be undone {due} times"
 
 
-def _within(must: dict[str, int], mine: dict[str, int], may: dict[str, int]) -> bool:
-    return all(mine.get(label, 0) >= n for label, n in must.items()) and all(n <= may.get(label, 0) for label, n in mine.items())
+def _within(must: dict[str, int], mine: Counter[str], may: dict[str, int], fork: bool) -> bool:
+    """Whether each effect was asked for as often as it must and may be. A fork leaves the rollbacks that it shares to the original."""
+    return all(mine[label] >= n or (fork and label.startswith("undo ")) for label, n in must.items()) and all(
+        n <= may.get(label, 0) for label, n in mine.items()
+    )
 
 
 def check_sent(it: Simulation, keys: dict[str, str]) -> None:
@@ -219,7 +235,9 @@ def check_acknowledged(it: Simulation) -> None:
         assert outcomes[steps[key]] == 1, f"the answer to {label} was acknowledged, and is {outcomes[steps[key]]} times in the log"
     for token in it.posted:
         row = it.store.find(kinds.EFFECT_REQUESTED, token)
-        assert row is not None and outcomes[row.flow_id, row.step] == 1, f"a callback of {row and row.flow_id} was acknowledged, and is not in the log"
+        assert row is not None
+        forks = [flow_id for flow_id in it.forks if outcomes[flow_id, row.step]]
+        assert outcomes[row.flow_id, row.step] == 1 or forks, f"a callback of {row.flow_id} was acknowledged, and is not in the log"
     for flow_id, key in it.messages:
         found = [row for row in it.store.rows(flow_id) if row.kind == kinds.MESSAGE_RECEIVED and row.key == f"{flow_id}/{key}"]
         assert len(found) == 1, f"message {key} was acknowledged, and is {len(found)} times in the log"

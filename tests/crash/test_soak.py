@@ -19,5 +19,5 @@ def test_nothing_is_lost_or_done_twice_while_hosts_are_killed(tmp_path: Path) ->
 @pytest.mark.timeout(1800)
 def test_nothing_is_lost_or_done_twice_in_ten_minutes(tmp_path: Path) -> None:
     run = soak(tmp_path, seconds=660, seed=4, clients=4, calm=60)
-    assert run.kills >= 60
+    assert run.kills >= 20
     assert min(run.ended[shape] for shape in SHAPES) >= 5

@@ -87,7 +87,7 @@ def call(r: random.Random, depth: int = 2) -> str:
 
 FALLEN_READING = ("#:&:{:a 1}",)
 """Texts that the reader once took wrongly."""
-FALLEN_EVALUATION: tuple[str, ...] = ()
+FALLEN_EVALUATION = ("(walk/prewalk (fn [& xs] xs) [[1 2] [3 4]])", "(core/reduce {:a 1} [] (repeat 1))")
 """Forms whose evaluation once ended in a way that it must not."""
 
 

@@ -39,9 +39,10 @@ def run(
     kind: str,
     on_define: OnDefine | None = None,
     marks: list[Mark] | None = None,
-    fuel: int = MACRO_FUEL,
+    fuel: int | None = None,
 ) -> Any:
-    """Calls `f` and gives its value; raises LispError for an error, for anything that would wait, and after `fuel` transitions."""
+    """Calls `f` and gives its value; raises LispError for an error, for anything that would wait, and after `fuel` (else `MACRO_FUEL`) transitions."""
+    fuel = MACRO_FUEL if fuel is None else fuel
     state = State("", "", kind, pin, Program(body=f, args=args))
     machine = Machine(definitions, state, _no_supply)
     machine.begin()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from flowmetal.errors import LispError
 from flowmetal.lang.lists import Cons, List
 from flowmetal.lang.maps import Map, Set
 from flowmetal.lang.persistent import list_of, seq_of
@@ -18,6 +19,8 @@ from flowmetal.lang.primitives.registry import leaf_loop
 from flowmetal.lang.vectors import Vector
 
 _COLLECTIONS = (Vector, List, Map, Set)
+MAX_LEVELS = 150_000
+"""How deep a walk may go: a function that wraps each part that it is given would walk for ever."""
 
 
 def rebuilt(form: Any, parts: list[Any]) -> Any:
@@ -41,6 +44,8 @@ def _walk(form: Any, before: Any, after: Any) -> Any:
         for part in parts:
             part = before(part)
             if isinstance(part, _COLLECTIONS):
+                if len(levels) >= MAX_LEVELS:
+                    raise LispError(f"the walk goes deeper than {MAX_LEVELS} levels: does the function make ever new parts?", type="limit")
                 levels.append((part, iter(part), []))
                 break
             done.append(after(part))

@@ -159,6 +159,9 @@ class Views:
                 await client.send(view.flow_id, _message(message))
             elif action == "state":
                 widget.send({"state": past(await client.state(view.flow_id, int(message)))})
+            elif action == "fork":
+                made = str((await client.fork(view.flow_id, int(message), reason="asked for in the notebook"))["flow_id"])
+                widget.send({"notice": f"forked at step {message}: the new flow is {made}; %flow {made} shows it"})
             elif action in ("pause", "resume", "cancel"):
                 await client.control(view.flow_id, action, reason="asked for in the notebook")
         except (FlowmetalError, TypeError, ValueError) as problem:

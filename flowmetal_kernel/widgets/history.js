@@ -51,7 +51,8 @@ class History {
     this.notice = make("div", "fm-notice");
     this.notice.setAttribute("role", "status");
     this.sender = this.makeSender();
-    this.past = new Scrubber(model.get("at") || null, (step) => this.markPast(step), (step) => this.act("state", step));
+    const asked = (action) => (step) => this.act(action, step);
+    this.past = new Scrubber(model.get("at") || null, (step) => this.markPast(step), asked("state"), asked("fork"));
     this.root.append(this.head, this.sender, this.notice, this.rows, this.foot, this.past.root);
     el.append(this.root);
   }

@@ -1,8 +1,9 @@
 // The past of one flow: a slider over its steps, and below it the stack and the locals as they were at the step it stands on.
-// Joined to history.js, which is the module that the browser loads. In: the steps, and past states from Python. Out: `onMove(step)` and `ask(step)`.
+// Joined to history.js, which is the module that the browser loads. In: the steps, and past states from Python. Out: `onMove(step)`, `ask(step)` and
+// `fork(step)`.
 
 class Scrubber {
-  constructor(at, onMove, ask) {
+  constructor(at, onMove, ask, fork) {
     this.onMove = onMove;
     this.ask = ask;
     this.steps = [];
@@ -20,8 +21,9 @@ class Scrubber {
     this.forth = this.makeButton("›", "one step on", () => this.go(this.position() + 1));
     this.where = make("span", "fm-where");
     this.now = this.makeButton("Now", "back to the present", () => this.go(this.steps.length));
+    this.fork = this.makeButton("Fork", "a new flow that shares what came before this step, and asks it anew", () => fork(this.at));
     this.panel = make("div", "fm-stack");
-    this.controls.append(make("span", "fm-label", "history"), this.back, this.slider, this.forth, this.where, this.now);
+    this.controls.append(make("span", "fm-label", "history"), this.back, this.slider, this.forth, this.where, this.now, this.fork);
     this.root.append(this.controls, this.panel);
     this.draw();
   }
@@ -72,7 +74,7 @@ class Scrubber {
     this.slider.max = String(this.steps.length);
     this.slider.value = String(position);
     this.back.disabled = position === 0;
-    this.forth.disabled = this.now.disabled = this.at === null;
+    this.forth.disabled = this.now.disabled = this.fork.hidden = this.at === null;
     const row = this.steps[position];
     this.where.textContent = row ? `as it asked for step ${row.step}: ${row.op}` : "now";
     this.panel.replaceChildren();

@@ -26,6 +26,8 @@ _MARKS = {
     "flow-paused": "paused",
     "flow-resumed": "resumed",
     "cancel-requested": "cancel asked",
+    "flow-forked": "forked",
+    "flow-upgraded": "upgraded",
 }
 _PENDING = {
     "callback": "until its URL is called",
@@ -57,6 +59,7 @@ def timeline(flow: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> Ro
             rows.append(_mark(kind, data, at))
     ended = flow.get("status") in ENDED
     header = _header(flow)
+    header["started"] = min([header["started"], *(row["start"] for row in rows)])  # what a fork shares is older than the fork
     if ended:
         for step in steps.values():
             _left_open(step, header["finished"])
@@ -171,6 +174,10 @@ def _mark(kind: str, data: Mapping[str, Any], at: float) -> Row:
         text = plain(data.get("reason"))
     elif kind == "message-received":
         text = show(data.get("message"))
+    elif kind == "flow-forked":
+        text = f"what is above is shared with {short_id(plain(data.get('from')))}, up to step {data.get('steps')}"
+    elif kind == "flow-upgraded":
+        text = f"from version {data.get('from')} of the definitions to {data.get('version')}"
     elif kind == "checkpoint":
         text = plain(data.get("label"))
     else:

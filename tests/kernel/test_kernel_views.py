@@ -77,6 +77,17 @@ def test_a_button_that_cannot_work_says_why(nb: Notebook) -> None:
     assert "ended" in notice["content"]["data"]["content"]["notice"]
 
 
+def test_a_fork_from_the_step_that_is_looked_at(nb: Notebook) -> None:
+    start(nb, "view-fork")
+    nb.click("view-fork", "fork", 1)
+    notice = nb.until(lambda m: m["msg_type"] == "comm_msg" and "notice" in m["content"]["data"].get("content", {}))
+    made = notice["content"]["data"]["content"]["notice"].rpartition("%flow ")[2].split()[0]
+    with nb.open() as fm:
+        row = fm.flow(made).row()
+        assert (row["forked_from"], row["forked_at"]) == ("view-fork", 1)
+        fm.flow(made).terminate()
+
+
 def test_at_its_end_the_output_is_a_picture_for_good(nb: Notebook) -> None:
     cell = start(nb, "view-5")
     display_id = cell.of("display_data")[-1]["transient"]["display_id"]

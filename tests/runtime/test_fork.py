@@ -512,3 +512,32 @@ async def test_a_long_history(b: Bench) -> None:
     made = await fork(b, flow, 201, "go")
     assert await b.result(made) == 200
     assert len(b.world.sent) == 201
+
+
+@scene
+async def test_of_a_flow_that_was_retried(b: Bench) -> None:
+    """What the retry took back is not shared: the step has the outcome that counts."""
+    b.world.answer = lambda call: Failed("user", "no") if call.args[0] == 2 else {"target": "work", "n": 7}
+    await b.load(STEPS)
+    flow = await b.start("main", 1)
+    assert b.status(flow) == "failed"
+    b.world.answer = lambda call: {"target": "work", "n": 8}
+    await b.engine.control(flow, "retry")
+    assert await b.result(flow) == ["work", 8, "work", True]
+    made = await fork(b, flow, 3, {"target": "given"})
+    assert await b.result(made) == ["work", 8, "given", True]
+
+
+@scene
+async def test_a_fork_retries_for_itself_what_failed_in_the_original(b: Bench) -> None:
+    b.world.answer = lambda call: Failed("user", "no") if call.args[0] == 2 else {"target": "work", "n": 7}
+    await b.load("""(defforeign work [n])
+        (defflow main [] (let [p (async (:n (work 2)))] (receive {:timeout #dur "1h" :else nil}) @p))""")
+    flow = await b.start("main")
+    made = await fork(b, flow, 1, None)
+    assert b.status(made) == "failed"
+    b.world.answer = lambda call: {"n": 9}
+    await b.engine.control(made, "retry")
+    assert await b.result(made) == 9
+    run = b.rows(made)[0]["run"]
+    assert b.world.sent[f"{run}/2"] == 1, "under its own key"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from bench import Bench, scene
 
-from flowmetal.errors import FlowEnded, FlowNotFound, LispError
+from flowmetal.errors import FlowConflict, FlowEnded, FlowNotFound, LispError
 from flowmetal.store import kinds
 from flowmetal.testing.audit import audit
 
@@ -292,6 +292,32 @@ async def test_a_flow_that_goes_on_meanwhile(b: Bench) -> None:
     assert looked == 1
     assert kinds.FLOW_UPGRADED not in b.kinds(flow)
     assert (await b.result(flow))[0] == "old"
+
+
+@scene
+async def test_a_flow_that_never_stands_still(b: Bench) -> None:
+    """Whenever it was looked at something has come; paused, it can be upgraded."""
+    source = "(defflow main [] (loop [n 0] (if (:end (receive)) [:old n] (recur (inc n)))))"
+    await b.load(source)
+    flow = await b.start("main")
+    await b.load(source.replace(":old", ":new"))
+    agree = b.engine.upgrades._agree
+
+    async def interrupted(*args: Any) -> Any:
+        found = await agree(*args)
+        await b.engine.send(flow, {"more": True})
+        return found
+
+    b.engine.upgrades._agree = interrupted  # type: ignore[method-assign]
+    with pytest.raises(FlowConflict, match="does not stand still") as caught:
+        await upgrade(b, flow)
+    assert caught.value.hint == f"pause it first: flowmetal pause {flow}"
+    b.engine.upgrades._agree = agree  # type: ignore[method-assign]
+    await b.engine.control(flow, "pause")
+    await upgrade(b, flow)
+    await b.engine.control(flow, "resume")
+    await b.engine.send(flow, {"end": True})
+    assert await b.result(flow) == ["new", 10]
 
 
 @scene

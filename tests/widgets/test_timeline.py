@@ -55,6 +55,16 @@ def test_what_is_open_is_what_it_waits_for_and_since_when() -> None:
     assert [w["text"] for w in settled["waiting"]] == ["callback"]
 
 
+def test_what_a_fork_shares_is_older_than_the_fork() -> None:
+    rows = [CALL, event(3, "flow-forked", **{"from": "0123456789abcdef", "step": 2, "steps": 1}), event(4, "flow-upgraded", **{"from": 3, "version": 5})]
+    model = timeline(flow(created_at=T0 + 3_000_000), rows)
+    assert model["started"] == model["rows"][0]["start"] == (T0 + 2_000_000) / 1000
+    assert [(row["mark"], row["text"]) for row in model["rows"][1:]] == [
+        ("forked", "what is above is shared with 01234567, up to step 1"),
+        ("upgraded", "from version 3 of the definitions to 5"),
+    ]
+
+
 def test_what_was_open_when_the_flow_ended_is_left_open() -> None:
     model = timeline(flow("failed", finished_at=T0 + 9_000_000, error={"type": "user", "message": "no"}), [CALL])
     assert model["waiting"] == []

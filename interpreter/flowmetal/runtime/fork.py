@@ -202,7 +202,7 @@ class Past(Reexecution):
         kind = "flow" if first["kind"] == "child" else first["kind"]
         facts = {**origin, **first, "kind": kind, "definitions": version, "run": self.run_id, "forked_from": self.source.flow_id, "forked_at": self.wish.at}
         parent = facts.get("parent") or facts.get("original_parent")
-        for name in ("parent", "parent_step", "queue", "forks", "references", *(["on_failure"] if self.source.failed_on else [])):
+        for name in ("parent", "parent_step", "queue", "forks", "references", *(["on_failure"] if self.source.let_fail else [])):
             facts.pop(name, None)
         if parent is not None:
             facts["original_parent"] = parent

@@ -20,7 +20,7 @@ from flowmetal.lang.definitions import Definitions
 from flowmetal.lang.persistent import Vector
 from flowmetal.lang.requests import Request
 from flowmetal.lang.thrown import StopAt
-from flowmetal.runtime import marks
+from flowmetal.runtime import marks, retried
 from flowmetal.runtime.book import BEGIN, TAKEN, Book
 from flowmetal.runtime.links import OWN
 from flowmetal.runtime.process import Process, asks, mismatch, upgraded_to
@@ -40,7 +40,7 @@ class Run:
 
     def __init__(self, flow_id: str, rows: Sequence[Row], load: CodeLoader, known_as: str | None = None) -> None:
         self.flow_id = flow_id
-        drafts = [to_draft(row if known_as is None else renamed(row, flow_id, known_as), load) for row in rows]
+        drafts = [to_draft(row if known_as is None else renamed(row, flow_id, known_as), load) for row in retried.live(rows)]
         begins = max((n for n, draft in enumerate(drafts) if draft.kind == kinds.FLOW_CONTINUED), default=0)
         before = Book()
         for draft in drafts[: begins + 1]:
@@ -52,8 +52,11 @@ class Run:
         self.messages = {draft.facts["message_id"]: draft for draft in drafts if draft.kind == kinds.MESSAGE_RECEIVED}
         upgraded = upgraded_to(self.rows)
         self.version: int = self.first.facts["definitions"] if upgraded is None else upgraded
-        self.failed_on = any(d.kind == kinds.FLOW_PAUSED and d.facts.get("failed") for d in self.rows) and self.rows[-1].kind != kinds.FLOW_PAUSED
-        """It was paused because it had failed, and has gone on since."""
+        book = Book()
+        for draft in drafts:
+            book.note(draft)
+        self.let_fail = book.let_fail
+        """It was paused because it had failed, and has gone on to its end."""
 
     def outcome(self, step: int) -> Draft | None:
         """The row that settled a step first."""

@@ -172,6 +172,7 @@ def _anew(engine: Engine, asked: Draft, *, renew: bool) -> Draft:
     facts = {**asked.facts, retried.ANEW: True}
     if renew:
         facts.pop("due_at", None)
+        facts.pop("linked", None)  # a fork asks for itself what failed in the flow that it was forked from
         if "child" in facts:
             facts["child"] = engine.new_id()
     return replace(asked, facts=facts, values=dict(asked.values), key=None, seq=0, at=0)

@@ -104,8 +104,8 @@ class Upgrades:
 def _taken(run: Run) -> list[Draft]:
     """The arrivals that the flow has taken: a paused one has left those that came since."""
     life = [d for d in run.rows if d.kind in kinds.STATUS]
-    paused = life[-1].seq if life and life[-1].kind == kinds.FLOW_PAUSED and not life[-1].facts.get("failed") else None
-    return [a for a in run.arrivals if paused is None or a.seq < paused]
+    taken = life[-1].facts.get("taken", life[-1].seq) if life and life[-1].kind == kinds.FLOW_PAUSED else None
+    return [a for a in run.arrivals if taken is None or a.seq <= taken]
 
 
 def _unlike(run: Run, again: Reexecution) -> LispError | None:

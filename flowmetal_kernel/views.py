@@ -20,7 +20,7 @@ from flowmetal.client.client import Client
 from flowmetal.errors import FlowmetalError
 from flowmetal_kernel.widgets import picture, stack
 from flowmetal_kernel.widgets.history import model_id, new_view
-from flowmetal_kernel.widgets.timeline import past, timeline
+from flowmetal_kernel.widgets.timeline import has_failed, past, timeline
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 HISTORY = "application/vnd.flowmetal.history+json"
@@ -117,7 +117,7 @@ class Views:
         row = await client.flow(flow_id)
         view = self._views.setdefault(row["flow_id"], View(row["flow_id"]))
         await self._catch_up(client, view)
-        view.model = timeline(row, view.events)
+        view.model = await _model(client, row, view.events)
         return view
 
     async def _catch_up(self, client: Client, view: View) -> None:
@@ -139,7 +139,7 @@ class Views:
         live: dict[str, Any] = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
         if ended:
             live = {"model_id": model_id(view.flow_id), "flow_id": view.flow_id}
-        return {HISTORY if ended else WIDGET: live, "text/html": picture.html(view.model, table=ended), "text/plain": text}
+        return {HISTORY if ended else WIDGET: live, "text/html": _drawn(view.model, table=ended), "text/plain": text}
 
     def _asked(self, view: View, widget: Any, action: str, message: Any) -> None:
         """A button, the slider, or a page that began to look; may come on any thread."""
@@ -162,10 +162,19 @@ class Views:
             elif action == "fork":
                 made = str((await client.fork(view.flow_id, int(message), reason="asked for in the notebook"))["flow_id"])
                 widget.send({"notice": f"forked at step {message}: the new flow is {made}; %flow {made} shows it"})
-            elif action in ("pause", "resume", "cancel"):
+            elif action in ("pause", "resume", "step", "retry", "cancel"):
                 await client.control(view.flow_id, action, reason="asked for in the notebook")
+                if action == "retry":
+                    await self._go_on(client, view)
         except (FlowmetalError, TypeError, ValueError) as problem:
             widget.send({"notice": problem.render() if isinstance(problem, FlowmetalError) else str(problem)})
+
+    async def _go_on(self, client: Client, view: View) -> None:
+        """A flow that had ended was retried: it is followed again."""
+        if view.model.get("ended"):
+            await self._fetch(client, view.flow_id)
+            self._show_model(view)
+        self._follow(view)
 
     async def _watch(self, client: Client, view: View) -> None:
         """A page looks: an open flow is followed, an ended one is read once."""
@@ -207,7 +216,7 @@ class Views:
     async def _refresh(self, client: Client, view: View) -> None:
         row = await client.flow(view.flow_id)
         await self._catch_up(client, view)
-        view.model = timeline(row, view.events)
+        view.model = await _model(client, row, view.events)
         self._show_model(view)
         if not view.model["ended"] and view.model["status"] != view.pictured and view.picturing is None:
             view.picturing = self._loop.call_later(PICTURE, self._picture, view)
@@ -234,6 +243,17 @@ class Views:
             self._publish("update_display_data", content)
         if view.model["ended"]:
             view.outputs.clear()
+
+
+async def _model(client: Client, row: dict[str, Any], events: list[dict[str, Any]]) -> dict[str, Any]:
+    """The model of a flow; of one that has failed, with where."""
+    failed = has_failed(row, events)
+    return timeline(row, events, await client.state(row["flow_id"]) if failed else None)
+
+
+def _drawn(model: dict[str, Any], *, table: bool) -> str:
+    failure = model.get("failure")
+    return picture.html(model, table=table) + (stack.html(failure) if failure else "")
 
 
 def _printed(view: View) -> str:

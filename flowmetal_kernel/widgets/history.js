@@ -5,6 +5,8 @@ const TICK = 500;
 const BUTTONS = [
   ["pause", "Pause", (t) => !t.ended && t.status !== "paused"],
   ["resume", "Resume", (t) => t.status === "paused"],
+  ["step", "Step", (t) => t.status === "paused"],
+  ["retry", "Retry", (t) => Boolean(t.failure)],
   ["send", "Send event", (t) => !t.ended],
   ["cancel", "Cancel", (t) => !t.ended],
 ];
@@ -48,12 +50,13 @@ class History {
     this.head = this.makeHead();
     this.rows = make("div", "fm-rows");
     this.foot = make("footer", "fm-foot");
+    this.failed = make("div", "fm-failed");
     this.notice = make("div", "fm-notice");
     this.notice.setAttribute("role", "status");
     this.sender = this.makeSender();
     const asked = (action) => (step) => this.act(action, step);
     this.past = new Scrubber(model.get("at") || null, (step) => this.markPast(step), asked("state"), asked("fork"));
-    this.root.append(this.head, this.sender, this.notice, this.rows, this.foot, this.past.root);
+    this.root.append(this.head, this.sender, this.notice, this.rows, this.foot, this.failed, this.past.root);
     el.append(this.root);
   }
 
@@ -139,6 +142,7 @@ class History {
     for (const [button, shown] of this.buttons) button.hidden = !shown(t);
     if (t.ended) this.sender.hidden = true;
     this.drawRows(t);
+    this.drawFailure(t.failure);
     this.past.setSteps(t.rows);
     this.markPast(this.past.at);
   }
@@ -168,6 +172,20 @@ class History {
       previous = entry.node;
     }
     if (atEnd) this.rows.scrollTop = this.rows.scrollHeight;
+  }
+
+  // Where the flow failed: the error with its place, and the frames with their locals, as they stood.
+  drawFailure(failure) {
+    const text = JSON.stringify(failure || null);
+    if (text === this.failureDrawn) return;
+    this.failureDrawn = text;
+    this.failed.hidden = !failure;
+    this.failed.replaceChildren();
+    if (!failure) return;
+    const panel = make("div", "fm-stack");
+    panel.append(make("div", "fm-quiet", "where it failed"), make("pre", "fm-error", failure.error));
+    drawFrames(panel, failure);
+    this.failed.append(panel);
   }
 
   makeMark(row) {

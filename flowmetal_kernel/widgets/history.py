@@ -13,7 +13,7 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 Action = Callable[[Any, str, Any], None]
-"""Called with the widget, what was asked (`watch pause resume cancel send state`) and what came with it."""
+"""Called with the widget, what was asked (`watch pause resume step retry cancel send state`) and what came with it."""
 
 SCRIPTS = ("history.js", "scrubber.js")
 """Joined into the one module that the browser loads."""

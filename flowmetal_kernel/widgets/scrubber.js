@@ -86,16 +86,21 @@ class Scrubber {
   }
 
   drawState(state) {
-    for (const frame of state.frames) {
-      const head = make("div", "fm-frame");
-      head.append(make("b", "", frame.function), make("span", "fm-quiet", frame.line ? ` line ${frame.line}` : ""));
-      this.panel.append(head, make("code", "fm-source", frame.source));
-      if (!frame.locals.length) continue;
-      const list = make("dl", "fm-locals");
-      for (const [name, value] of frame.locals) list.append(make("dt", "", name), make("dd", "", value));
-      this.panel.append(list);
-    }
-    if (state.more) this.panel.append(make("div", "fm-quiet", `… ${state.more} more frames`));
+    drawFrames(this.panel, state);
     if (!state.frames.length) this.panel.append(make("div", "fm-quiet", "no frames: the flow had ended, or had not begun"));
   }
+}
+
+// The frames of a state, innermost first, each with its locals.
+function drawFrames(panel, state) {
+  for (const frame of state.frames) {
+    const head = make("div", "fm-frame");
+    head.append(make("b", "", frame.function), make("span", "fm-quiet", frame.line ? ` line ${frame.line}` : ""));
+    panel.append(head, make("code", "fm-source", frame.source));
+    if (!frame.locals.length) continue;
+    const list = make("dl", "fm-locals");
+    for (const [name, value] of frame.locals) list.append(make("dt", "", name), make("dd", "", value));
+    panel.append(list);
+  }
+  if (state.more) panel.append(make("div", "fm-quiet", `… ${state.more} more frames`));
 }

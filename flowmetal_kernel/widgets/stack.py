@@ -14,7 +14,9 @@ _MONO = "font-family:ui-monospace,Menlo,Consolas,monospace;font-size:12px;text-a
 
 def html(past: Mapping[str, Any]) -> str:
     """The frames, innermost first, each with its locals."""
-    parts = [f"<p><b>As it asked for step {past['step']}</b></p>"]
+    parts = [f"<p><b>{escape(_title(past))}</b></p>"]
+    if past.get("error"):
+        parts.append(f"<pre>{escape(past['error'])}</pre>")
     for frame in past["frames"]:
         parts.append(f"<p><code><b>{escape(frame['function'])}</b> line {frame['line']}</code><br><code>{escape(frame['source'])}</code></p>")
         rows = "".join(f'<tr><td style="{_MONO}">{escape(name)}</td><td style="{_MONO}">{escape(value)}</td></tr>' for name, value in frame["locals"])
@@ -22,9 +24,13 @@ def html(past: Mapping[str, Any]) -> str:
     return "".join(parts)
 
 
+def _title(past: Mapping[str, Any]) -> str:
+    return "where it failed" if past.get("error") else f"as it asked for step {past['step']}"
+
+
 def text(past: Mapping[str, Any]) -> str:
     """The same for a terminal."""
-    lines = [f"as it asked for step {past['step']}"]
+    lines = [_title(past)] + ([past["error"]] if past.get("error") else [])
     for frame in past["frames"]:
         lines += ["", f"{frame['function']} line {frame['line']}", f"  {frame['source']}"]
         lines += [f"    {name} = {value}" for name, value in frame["locals"]]

@@ -7,7 +7,7 @@ disagree. Texts are shortened here, once; whoever draws them escapes them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,6 +25,8 @@ _MARKS = {
     "message-received": "message",
     "flow-paused": "paused",
     "flow-resumed": "resumed",
+    "flow-stepped": "one step",
+    "flow-retried": "retried",
     "cancel-requested": "cancel asked",
     "flow-forked": "forked",
     "flow-upgraded": "upgraded",
@@ -39,14 +41,16 @@ _URL = re.compile(r"^https?://")
 Row = dict[str, Any]
 
 
-def timeline(flow: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> Row:
-    """The model of a flow's history: `flow` is a row of the view `flows`, `events` rows of the view `events`."""
+def timeline(flow: Mapping[str, Any], events: Iterable[Mapping[str, Any]], failure: Mapping[str, Any] | None = None) -> Row:
+    """The model of a flow's history: `flow` is a row of the view `flows`, `events` rows of the view `events`; `failure` is the state of one that has failed."""
     steps: dict[int, Row] = {}
     awaits: dict[str, Row] = {}
     rows: list[Row] = []
     for event in events:
         kind, data, at = str(event["kind"]), _data(event), millis(event["at"])
-        if kind in ("effect-requested", "value-recorded"):
+        if kind == "effect-requested" and event["step"] in steps:
+            _again(steps[event["step"]], data)
+        elif kind in ("effect-requested", "value-recorded"):
             step = steps[event["step"]] = _new_step(event, data, at)
             rows.append(step)
         elif event.get("step") in steps and kind.startswith(("effect-", "attempt-")):
@@ -70,7 +74,22 @@ def timeline(flow: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> Ro
         "ended": ended,
         "waiting": [] if ended else [_waiting_for(s) for s in steps.values() if s["end"] is None] + list(awaits.values()),
         "now": datetime.now(UTC).timestamp() * 1000,
+        "failure": _failure(failure) if failure is not None and failure.get("error") else None,
     }
+
+
+def has_failed(flow: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a flow has ended so, or is paused where it failed."""
+    if flow.get("status") == "paused":
+        pauses = [event for event in events if event["kind"] == "flow-paused"]
+        return bool(pauses and _data(pauses[-1]).get("failed"))
+    return bool(flow.get("status") == "failed" and flow.get("kind") != "cell")
+
+
+def _failure(state: Mapping[str, Any]) -> Row:
+    """Where a flow failed: the error with its place, and the frames as they stood."""
+    problem = state["error"]
+    return {**past(state), "error": cut(f":{plain(problem.get('type'))}  {plain(problem.get('rendered') or problem.get('message'))}", LONG)}
 
 
 def past(state: Mapping[str, Any]) -> Row:
@@ -140,6 +159,14 @@ def _new_step(event: Mapping[str, Any], data: Mapping[str, Any], at: float) -> R
     }
 
 
+def _again(step: Row, data: Mapping[str, Any]) -> None:
+    """The step is asked again, as its flow is retried."""
+    if step["result"] or step["status"] != "open":
+        step["notes"].append(f"before it was retried: {step['status']} {step['result']}".rstrip())
+    due = data.get("due_at")
+    step.update(end=None, status="open", result="", result_long="", due=millis(due) if due else None)
+
+
 def _settle(step: Row, kind: str, data: Mapping[str, Any], at: float) -> None:
     if kind in ("attempt-started", "attempt-failed"):
         step["attempts"] = max(step["attempts"], int(data.get("attempt") or 0))
@@ -170,7 +197,7 @@ def _left_open(step: Row, finished: float | None) -> None:
 def _mark(kind: str, data: Mapping[str, Any], at: float) -> Row:
     if kind == "output":
         text = plain(data.get("text")).rstrip("\n")
-    elif kind in ("flow-paused", "flow-resumed", "cancel-requested"):
+    elif kind in ("flow-paused", "flow-resumed", "flow-stepped", "flow-retried", "cancel-requested"):
         text = plain(data.get("reason"))
     elif kind == "message-received":
         text = show(data.get("message"))

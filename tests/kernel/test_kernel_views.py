@@ -55,6 +55,32 @@ def test_a_view_follows_its_flow_while_another_cell_waits_and_its_buttons_work(n
         nb.finish(busy)
 
 
+def test_a_paused_flow_goes_on_step_by_step(nb: Notebook) -> None:
+    nb.ok('(defflow counts [] (receive) (now) (receive)) (start-with {:id "view-step"} counts)')
+    nb.click("view-step", "pause")
+    nb.until_view("view-step", lambda t: t["status"] == "paused")
+    nb.click("view-step", "send", "1")
+    nb.click("view-step", "step")
+    stepped = nb.until_view("view-step", lambda t: t["status"] == "paused" and any(row.get("step") == 2 for row in t["rows"]))
+    assert [row["mark"] for row in stepped["rows"] if row["mark"]] == ["paused", "message", "one step", "paused"]
+    nb.click("view-step", "cancel")
+    nb.until_view("view-step", lambda t: t["ended"])
+
+
+def test_a_flow_that_failed_shows_where_and_is_retried(nb: Notebook) -> None:
+    nb.ok('(def shop (atom :closed)) (defflow buy [sku] (if (= :closed @shop) (throw (ex-info "closed" {})) sku))')
+    nb.ok('(defn order [n] (let [sku (str "tea-" n)] (buy sku))) (defflow shopping [] (order (receive))) (start-with {:id "view-failed"} shopping)')
+    nb.click("view-failed", "send", "7")
+    failed = nb.until_view("view-failed", lambda t: t["ended"])
+    assert (failed["status"], [f["function"] for f in failed["failure"]["frames"]]) == ("failed", ["order", "shopping"])
+    assert failed["failure"]["frames"][0]["locals"] == [["n", "7"], ["sku", '"tea-7"']]
+    assert "closed" in failed["failure"]["error"] and "^" in failed["failure"]["error"]
+    nb.ok("(reset! shop :open)")
+    nb.click("view-failed", "retry")
+    done = nb.until_view("view-failed", lambda t: t["status"] == "completed")
+    assert (done["result"], done["failure"]) == ('"tea-7"', None)
+
+
 def test_cancel_ends_the_flow(nb: Notebook) -> None:
     start(nb, "view-3")
     nb.click("view-3", "cancel")

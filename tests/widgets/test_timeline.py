@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from flowmetal_kernel.widgets import picture, stack
 from flowmetal_kernel.widgets.texts import arguments, duration, result, show
-from flowmetal_kernel.widgets.timeline import MAX_ROWS, past, timeline
+from flowmetal_kernel.widgets.timeline import MAX_ROWS, has_failed, past, timeline
 
 T0 = 1_790_000_000_000_000
 
@@ -77,6 +77,39 @@ def test_marks_stand_among_the_steps() -> None:
     rows += [event(5, "flow-paused", reason="look"), event(6, "log", data=[1]), event(7, "info", data={"at": "x"})]
     marks = [(row["mark"], row["text"]) for row in timeline(flow(), rows)["rows"]]
     assert marks == [("output", "hello"), ("checkpoint", "half"), ("message", "{a 1}"), ("paused", "look"), ("log", "[1]"), ("info", '{at "x"}')]
+
+
+def test_a_step_that_is_asked_again_is_one_row_and_says_what_was_before() -> None:
+    failed = event(3, "effect-failed", 1, attempts=1, error={"type": "http/connect", "message": "refused"})
+    rows = [
+        CALL,
+        failed,
+        event(4, "flow-retried", 1, reason="mended", back=[3]),
+        event(5, "effect-requested", 1, op="http/post", target="", args=[], anew=True),
+    ]
+    model = timeline(flow(), rows)
+    assert [(row["mark"], row.get("step")) for row in model["rows"]] == [(None, 1), ("retried", None)]
+    step = model["rows"][0]
+    assert (step["status"], step["end"], step["notes"]) == ("open", None, ["before it was retried: failed http/connect: refused"])
+    done = timeline(flow(), [*rows, event(6, "effect-completed", 1, attempts=1, result=7)])["rows"][0]
+    assert (done["status"], done["result"]) == ("completed", "7")
+
+
+def test_where_a_flow_failed_stands_below_its_history() -> None:
+    state = {
+        "step": 2, "status": "failed", "error": {"type": "user", "message": "no", "rendered": "no\n  a.flow:3:1\n    (work <more>)\n    ^^^^"},
+        "stack": [{"function": "helper", "line": 3, "source": "(work <more>)", "library": False, "locals": {"x": 21}}],
+    }  # fmt: skip
+    row = flow("failed", finished_at=T0 + 9_000_000, error={"type": "user", "message": "no"})
+    assert has_failed(row, [CALL])
+    assert not has_failed(flow("paused"), [event(3, "flow-paused", reason="look")])
+    assert has_failed(flow("paused"), [event(3, "flow-paused", reason="it has failed: no", failed=True)])
+    failure = timeline(row, [CALL], state)["failure"]
+    assert (failure["frames"][0]["function"], failure["frames"][0]["locals"]) == ("helper", [["x", "21"]])
+    assert "(work <more>)" in failure["error"]
+    assert "where it failed" in stack.text(failure) and "x = 21" in stack.text(failure)
+    assert "(work &lt;more&gt;)" in stack.html(failure) and "<more>" not in stack.html(failure)
+    assert timeline(row, [CALL])["failure"] is None
 
 
 def test_a_long_history_keeps_its_newest_rows_and_counts_the_rest() -> None:

@@ -61,6 +61,18 @@ def test_notebooks_are_tested(cli: Cli) -> None:
     assert done.code == 0 and "1 test, 2 assertions: all passed" in done.out
 
 
+def test_cells_of_a_notebook_require_files_and_stay_in_their_namespace(cli: Cli) -> None:
+    (cli.folder / "shop").mkdir()
+    cli.file("(ns shop.util)\n(defn twice [x] (* 2 x))\n", "shop/util.flow")
+    sources = [
+        "(ns shop.book (:require [shop.util :as u]))",
+        "(def two (u/twice 1))",
+        "(require '[clojure.test :refer [deftest is]])\n(deftest doubles (is (= [4 :shop.util/a] [(u/twice two) ::u/a])))",
+    ]
+    done = cli("test", cli.file(json.dumps({"cells": [{"cell_type": "code", "source": s} for s in sources]}), "book.ipynb"))
+    assert done.code == 0 and "shop.book/doubles" in done.out, done.out + done.err
+
+
 def test_fmt_lays_out_files_and_says_which_would_change(cli: Cli) -> None:
     name = cli.file("(defn f [x]\n;; kept\nx)\n", "f.flow")
     done = cli("fmt", "--check")

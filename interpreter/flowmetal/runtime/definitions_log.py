@@ -96,8 +96,8 @@ class DefinitionsLog:
         self.version = row.seq
         self.registry.version = max(self.registry.version, row.seq)
 
-    def load(self, source: str, file: str) -> tuple[list[Row], list[str]]:
-        """Evaluates a file's definitions: rows for those that are new or changed, and all names.
+    def load(self, source: str, file: str, ns: str = "user") -> tuple[list[Row], list[str]]:
+        """Evaluates a file's definitions, which begin in a namespace: rows for those that are new or changed, and all names.
 
         Nothing is visible to anybody until the rows are `committed`. Raises SourceError or LispError.
         """
@@ -112,7 +112,7 @@ class DefinitionsLog:
             rows.append(row)
             return True
 
-        session = Session(self.registry, keep=keep)
+        session = Session(self.registry, ns, keep=keep)
         try:
             session.eval(source, file)
         except RecursionError as e:

@@ -16,6 +16,7 @@ from typing import Any
 
 from flowmetal.client.requires import required_files
 from flowmetal.errors import FlowmetalError, LispError, SourceError
+from flowmetal.lang.layout import AnyAlias
 from flowmetal.lang.reader import Reader
 from flowmetal.lang.spans import Source
 from flowmetal.lang.syntax_quote import head
@@ -148,9 +149,9 @@ def _refuse_twins(definitions: DefinitionsLog, names: list[str], path: Path) -> 
         raise LispError(f"{path} defines the test {twins[0].removeprefix('user/')} twice: the first would never run", type="value", hint="give it another name")
 
 
-def add_source(definitions: DefinitionsLog, source: str, file: str) -> list[str]:
-    """Adds a program's definitions; their names. Raises SourceError or LispError."""
-    rows, names = definitions.load(source, file)
+def add_source(definitions: DefinitionsLog, source: str, file: str, ns: str = "user") -> list[str]:
+    """Adds a program's definitions, which begin in a namespace; their names. Raises SourceError or LispError."""
+    rows, names = definitions.load(source, file, ns)
     for seq, row in enumerate(rows, definitions.version + 1):
         row.seq = seq
         definitions.committed(row)
@@ -166,15 +167,16 @@ def _load_notebook(definitions: DefinitionsLog, text: str, path: str) -> None:
     ns = "user"
     for number, (kind, source) in enumerate(cells, 1):
         if kind == "code" and not source.lstrip().startswith(("%", "!")):
+            for needed, its_text in required_files(source, path):
+                add_source(definitions, its_text, str(needed))
             ns = _load_cell(definitions, source, f"{path}#cell-{number}", ns)
 
 
 def _load_cell(definitions: DefinitionsLog, source: str, file: str, ns: str) -> str:
     for kind, placed, name in _definitions(source, file):
-        if kind == "ns":
-            ns = name
         try:
-            add_source(definitions, placed if kind == "ns" else f"(ns {ns}){placed}"[0 if ns != "user" else len("(ns user)") :], file)
+            add_source(definitions, placed, file, ns)
+            ns = name if kind == "ns" else ns
         except SourceError:
             raise
         except LispError:
@@ -185,7 +187,7 @@ def _load_cell(definitions: DefinitionsLog, source: str, file: str, ns: str) -> 
 
 def _definitions(source: str, file: str) -> Iterator[tuple[str, str, str]]:
     """(kind, text moved to its place, name) of each top-level form that defines."""
-    reader = Reader(Source(file, source))
+    reader = Reader(Source(file, source), aliases=AnyAlias())
     for form in reader:
         kind = head(form) or ""
         span = reader.last_span

@@ -11,7 +11,7 @@ import heapq
 from collections.abc import Callable
 
 from flowmetal.errors import LispError
-from flowmetal.runtime.clock import Clock, VirtualClock
+from flowmetal.runtime.clock import Clock, RealClock, VirtualClock
 from flowmetal.store import kinds
 
 LONGEST_WAIT = 60.0
@@ -85,7 +85,9 @@ class Timers:
                 self._handle = loop.call_soon(self._jump)
             return
         wait = max(0.0, (self._heap[0][0] - self.clock.now()) / 1e6)
-        self._handle = loop.call_later(min(wait, LONGEST_WAIT), self._due)
+        if isinstance(self.clock, RealClock):  # no other clock goes on while the loop's stands still
+            wait = min(wait, LONGEST_WAIT)
+        self._handle = loop.call_later(wait, self._due)
 
     def wait(self, n: int) -> None:
         """Somebody begins (1) or ceases (-1) to wait for a result: a virtual clock is moved for them."""

@@ -18,7 +18,7 @@ from terms import DEFINITIONS, ERROR, Written
 
 from flowmetal.errors import FlowConflict, FlowEnded, LeaseLost, LispError, StoreError
 from flowmetal.lang.plain import to_plain
-from flowmetal.runtime import snapshots
+from flowmetal.runtime import retried, snapshots
 from flowmetal.runtime.clock import Chance
 from flowmetal.runtime.connector import Call, Failed, Outcome
 from flowmetal.runtime.engine import Engine
@@ -304,14 +304,17 @@ class Simulation:
             try:
                 await engine.control(flow_id, action, by="test", request_id=request)
                 return True
-            except FlowEnded:
+            except (FlowEnded, FlowConflict):  # it is over; it is not paused, and is told to go by one step; it has not failed
                 return False
 
         def acknowledged(done: bool) -> None:
             self.controls[flow_id][action] |= done
-            (self.paused.add if action == "pause" and done else self.paused.discard)(flow_id)
+            if action == "pause" and done:
+                self.paused.add(flow_id)
+            elif action != "pause":
+                self.paused.discard(flow_id)
 
-        if action != "pause":
+        if action not in ("pause", "step"):
             self.paused.discard(flow_id)  # it may take effect before it is acknowledged
         self.wish(call, acknowledged)
 
@@ -352,7 +355,8 @@ class Simulation:
             self.times[key] += 1
             self.sent[label].add(key)
             assert not label.endswith(".once") or self.times[key] == 1, f"{label} was sent twice"
-            assert key not in self.answered, f"{label} was sent again although its outcome is recorded"
+            before = self.answered.pop(key, None)
+            assert before is None or "retry" in self.controls[task["flow_id"]], f"{label} was sent again although its outcome is recorded"
 
     def answer(self, number: int) -> None:
         """A worker answers a call that it has."""
@@ -425,7 +429,7 @@ def labels_asked(store: MemoryStore, flow_id: str) -> list[tuple[str, str | None
     what it shares with the flow that it was forked from."""
     out: list[tuple[str, str | None]] = []
     run = ""
-    rows = store.rows(flow_id)
+    rows = [row for row in store.rows(flow_id) if not retried.is_anew(row)]
     shared = max((row.seq for row in rows if row.kind == kinds.FLOW_FORKED), default=0)
     for row in rows:
         data = json.loads(row.data)

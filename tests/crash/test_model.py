@@ -1,10 +1,10 @@
 """Random programs, random outcomes, random trouble, against a model that knows nothing of any of it.
 
 The model is in `terms.py`: what a program may come to, and which effects it must and may ask for. A run starts such
-programs, answers their calls, posts callbacks, sends messages, moves time, pauses, resumes, cancels, terminates, forks,
-upgrades; kills the process between any two commits, refuses commits, loses snapshots and all else that is derived. At the end nothing is
-disturbed any more: every flow ends as the model allows, nothing that was acknowledged is missing, each effect has one
-key, what was to be undone is undone once, and the log keeps its promises.
+programs, answers their calls, posts callbacks, sends messages, moves time, pauses, resumes, goes step by step, retries,
+cancels, terminates, forks, upgrades; kills the process between any two commits, refuses commits, loses snapshots and all
+else that is derived. At the end nothing is disturbed any more: every flow ends as the model allows, nothing that was
+acknowledged is missing, each effect has one key, what was to be undone is undone once, and the log keeps its promises.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from simulation import Simulation, family, labels_asked
 from terms import ERROR, Term, Written, terms, undone, written
 
+from flowmetal.runtime.retried import live
 from flowmetal.store import kinds
 from flowmetal.testing.audit import audit
 from flowmetal.testing.faults import AFTER, BEFORE
 
 LONG = os.environ.get("FLOWMETAL_LONG") == "1"
 FLOWS, FORKS = 4, 3
-GIVEN_UP = "effect/interrupted"
-"""What a fork gets of a call that it shares, when the original gives it up."""
+GIVEN_UP = ("effect/interrupted", "flow/failed")
+"""What a fork gets of an effect that it shares, and of a call of a flow, when the original gives it up."""
 numbers = st.integers(0, 9)
 
 
@@ -53,11 +54,17 @@ class Flows(RuleBasedStateMachine):
     def start_again(self, n: int) -> None:
         self.it.begin(self.begun[n % len(self.begun)])
 
-    @rule(n=numbers, action=st.sampled_from(["pause", "pause", "resume", "resume", "cancel", "terminate"]))
+    @rule(n=numbers, action=st.sampled_from(["pause", "pause", "resume", "resume", "step", "step", "cancel", "terminate"]))
     @precondition(lambda self: self.it.known())
     def control(self, n: int, action: str) -> None:
         known = self.it.known()
         self.it.control(known[n % len(known)], action)
+
+    @rule(n=numbers)
+    @precondition(lambda self: self.failed())
+    def retry(self, n: int) -> None:
+        failed = self.failed()
+        self.it.control(failed[n % len(failed)], "retry")
 
     @rule(n=numbers, number=st.integers(0, 2))
     @precondition(lambda self: self.receives())
@@ -146,6 +153,10 @@ class Flows(RuleBasedStateMachine):
         """Flows, and labels of which they may wait for messages."""
         return [(flow, label) for flow in self.it.known() for label, kind in self.it.program(flow).labels.items() if kind == "receive"]
 
+    def failed(self) -> list[str]:
+        """Flows that have failed."""
+        return [flow_id for flow_id in self.it.known() if (self.it.store.flow_row(flow_id) or {})["status"] == "failed"]
+
     def teardown(self) -> None:
         try:
             self.it.finish()
@@ -182,8 +193,8 @@ def check_flow(it: Simulation, flow_id: str, mine: Counter[str]) -> None:
     cancelled = "cancel" in controls or "terminate" in controls or (fork and "cancel" in it.controls[it.forks[flow_id]])
     if controls.get("terminate"):
         assert ending[1] == "flow/terminated", about
-    if cancelled or (fork and ending[1] == GIVEN_UP):
-        assert worlds or row["status"] == "cancelled" or ending[1] in (ERROR, GIVEN_UP), about
+    if cancelled or (fork and ending[1] in GIVEN_UP):
+        assert worlds or row["status"] == "cancelled" or ending[1] in (ERROR, *GIVEN_UP), about
         most: Counter[str] = Counter()
         for world in program.worlds:
             most |= Counter(dict(undone(world.may)))
@@ -227,7 +238,7 @@ def check_acknowledged(it: Simulation) -> None:
     outcomes = Counter(
         (row.flow_id, row.step)
         for flow in it.store.flow_rows(None, None, 10_000, None)
-        for row in it.store.rows(flow["flow_id"])
+        for row in live(it.store.rows(flow["flow_id"]))
         if row.kind in (kinds.EFFECT_COMPLETED, kinds.EFFECT_FAILED)
     )
     steps = {key: (flow["flow_id"], step) for flow in it.store.flow_rows(None, None, 10_000, None) for step, key in labels_asked_by_step(it, flow["flow_id"])}

@@ -14,6 +14,7 @@ from typing import Any
 
 from flowmetal.lang.plain import from_plain, to_plain
 from flowmetal.runtime.connector import Call, Completed, Failed, Outcome
+from flowmetal.runtime.retried import live
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Store
 
@@ -56,7 +57,7 @@ class World:
     def _look(self, call: Call) -> None:
         if self.store is None:
             return
-        rows = [row.kind for row in self.store.rows(call.flow_id) if row.step == call.step]
+        rows = [row.kind for row in live(self.store.rows(call.flow_id)) if row.step == call.step]
         if kinds.EFFECT_REQUESTED not in rows:
             self.broken.append(f"{call.idempotency_key} was sent before its request was on disk")
             return

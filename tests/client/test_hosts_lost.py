@@ -198,12 +198,6 @@ def test_an_http_store_has_one_address() -> None:
     asyncio.run(scene())
 
 
-def test_postgresql_is_refused_without_showing_the_password() -> None:
-    with pytest.raises(StoreError, match="PostgreSQL") as caught:
-        asyncio.run(connect("postgresql://me:secret@host/db"))
-    assert "secret" not in caught.value.render()
-
-
 def test_programs_race_to_host(store: StoreUrl) -> None:
     program = (
         "import sys, flowmetal\n"

@@ -29,11 +29,13 @@ ORDERS = """\
 """
 
 
-@pytest.fixture(scope="module", params=["hosting", "attached", "memory"])
+@pytest.fixture(scope="module", params=["hosting", "attached", "memory", "postgres"])
 def fm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[flowmetal.Flowmetal]:
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "orders.flow").write_text(ORDERS)
     store = ":memory:" if request.param == "memory" else folder / "x.duckdb"
+    if request.param == "postgres":
+        store = request.getfixturevalue("postgres").store()
     with flowmetal.open(store) as host:
         host.load(folder / "orders.flow")
         if request.param != "attached":

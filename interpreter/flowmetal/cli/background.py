@@ -98,7 +98,7 @@ def _host(where: StoreUrl, options: HostOptions, writing: int) -> int:
 
     try:
         lock = _claim(where, writing)
-        if lock is None and where.kind == "duckdb":
+        if lock is None and where.is_hosted:
             return DONE
         host = Host(where, lock, options)
         with Signals() as signals:
@@ -109,6 +109,8 @@ def _host(where: StoreUrl, options: HostOptions, writing: int) -> int:
                 signals.wait()
             host.stop()
     except FlowmetalError as error:
+        if where.kind == "postgresql" and error.type == "store/locked" and _claim(where, writing) is None:
+            return DONE  # somebody else was quicker
         _tell(writing, {"error": error.render(), "code": exit_code(error)})
         print(error.render(), file=sys.stderr)
         return exit_code(error)
@@ -122,7 +124,7 @@ def _claim(where: StoreUrl, writing: int) -> Any:
     from flowmetal.client.discovery import look_for_host
     from flowmetal.client.host_file import StoreLock
 
-    if where.kind != "duckdb":
+    if not where.is_hosted:
         return None
     lock = StoreLock(where)
     while not lock.acquire():

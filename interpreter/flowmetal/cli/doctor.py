@@ -32,7 +32,7 @@ def doctor(store: str | None, as_json: bool) -> int:
     where = resolve(store)
     findings = _environment()
     problems: list[str] = []
-    findings |= {"store": where.url, "chosen_by": _chosen_by(store)} | asyncio.run(_store(where, problems))
+    findings |= {"store": str(where), "chosen_by": _chosen_by(store)} | asyncio.run(_store(where, problems))
     if not findings["kernel"]:
         problems.append("Jupyter does not find the kernel in this environment: flowmetal kernel install")
     if as_json:
@@ -71,6 +71,8 @@ async def _store(where: StoreUrl, problems: list[str]) -> dict[str, Any]:
     findings: dict[str, Any] = {}
     if where.kind == "http":
         return findings | await _attached(where, problems)
+    if where.kind == "postgresql":
+        return findings | await _host(where, problems)
     if where.kind != "duckdb":
         return findings
     file = where.file

@@ -28,7 +28,7 @@ def ps(status: str | None, name: str | None, limit: int, cells: bool, store: str
 
     async def body(client: Client) -> tuple[list[Row], bool, str]:
         rows, more = await _page(client, status, name, limit, cells or as_json)
-        return rows, more, client.store.url
+        return rows, more, str(client.store)
 
     rows, more, where = with_client(store, body)
     if as_json:

@@ -45,8 +45,8 @@ def serve(
     from flowmetal.client.listening import public_url as chosen_url
 
     where = resolve(store)
-    if where.kind in ("http", "postgresql"):
-        raise click.UsageError(f"serve runs a store of this machine, not {where.kind}")
+    if where.kind == "http":
+        raise click.UsageError("serve runs an interpreter on a store, and an http:// store has one")
     if background and port is None:
         port = 0
     listen = Listen(address, port, chosen_url(public_url))
@@ -155,7 +155,7 @@ def stop(store: str | None) -> int:
     where = resolve(store)
 
     async def body() -> int:
-        if where.kind == "duckdb" and await look_for_host(where) is None:
+        if where.is_hosted and await look_for_host(where) is None:
             remark(f"nobody serves {where}")
             return DONE
         client = await connect(where)
@@ -178,7 +178,7 @@ async def _until_ended(where: StoreUrl, seconds: float = 10.0) -> None:
     from flowmetal.client.host_file import lock_holder
 
     deadline = asyncio.get_running_loop().time() + seconds
-    while where.kind == "duckdb" and lock_holder(where) is not None and asyncio.get_running_loop().time() < deadline:
+    while where.is_hosted and lock_holder(where) is not None and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(0.02)
 
 
@@ -187,7 +187,7 @@ async def _until_ended(where: StoreUrl, seconds: float = 10.0) -> None:
 def token(store: str | None, as_json: bool) -> int:
     """Print the token that HTTP clients of the store need."""
     where = resolve(store)
-    if where.kind == "duckdb":
+    if where.is_hosted:
         from flowmetal.client.host_file import token_of
 
         value = token_of(where)

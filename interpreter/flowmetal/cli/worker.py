@@ -61,7 +61,7 @@ async def _serve(functions: Mapping[str, Function], concurrency: int, queues: li
         serving = Worker(client, concurrency=concurrency, queues=queues, lease=lease)
         for name, function in functions.items():
             await serving.provide(name, function)
-        click.echo(f"serving {', '.join(functions)} to {client.store.url}")
+        click.echo(f"serving {', '.join(functions)} to {client.store}")
         sys.stdout.flush()
         await stopping.wait()
         return await serving.stop(GRACE)

@@ -43,8 +43,6 @@ async def connect(
         from flowmetal.client.remote import Endpoint, RemoteClient
 
         return RemoteClient(where, Endpoint(where.url, os.environ.get("FLOWMETAL_TOKEN", "")))
-    if where.kind == "postgresql":
-        raise StoreError(f"{_without_password(where.url)}: PostgreSQL stores are not there yet", hint="name a PATH.duckdb")
     if where.kind == "memory":
         return await _host(where, None, by, clock)
     client = await (_host_or_attach(where, by, clock) if host_here else attach(where))
@@ -122,9 +120,10 @@ async def _answers(http: httpx.AsyncClient, store: StoreUrl, info: HostInfo) -> 
 
 async def start_background(store: StoreUrl) -> None:
     """Runs `flowmetal serve --background`, which returns when a host answers."""
-    command = [sys.executable, "-P", "-m", "flowmetal", "serve", "--store", str(store.file), "--background"]
+    named = ["--store", str(store.file)] if store.kind == "duckdb" else []  # a URL may hold a password, and arguments everybody may read
     process = await asyncio.create_subprocess_exec(
-        *command,
+        *[sys.executable, "-P", "-m", "flowmetal", "serve", *named, "--background"],
+        env={**os.environ, "FLOWMETAL_STORE": store.url},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
@@ -155,7 +154,11 @@ async def _host_or_attach(store: StoreUrl, by: str, clock: Literal["real", "virt
     while True:
         lock = StoreLock(store)
         if lock.acquire():
-            return await _host(store, lock, by, clock)
+            try:
+                return await _host(store, lock, by, clock)
+            except StoreError as error:
+                if not (store.kind == "postgresql" and error.type == "store/locked"):
+                    raise
         info = await look_for_host(store)
         if info is not None:
             return _attached(store, info)
@@ -170,8 +173,3 @@ async def _host(store: StoreUrl, lock: StoreLock | None, by: str, clock: Literal
     host = Host(store, lock, HostOptions(listen=listen, clock=clock))
     await asyncio.wrap_future(host.launch())
     return LocalClient(host, by=by)
-
-
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rsplit('@', 1)[-1]}"

@@ -101,7 +101,7 @@ class Host:
         """What `GET /v1/host` answers."""
         return {
             "pid": os.getpid(),
-            "store": self.store.url,
+            "store": str(self.store),
             "version": __version__,
             "url": self.url,
             "public_url": self.engine.public_url if self.url is not None else None,
@@ -171,6 +171,12 @@ class Host:
 
             self.token = os.environ.get("FLOWMETAL_TOKEN") or os.urandom(24).hex()
             return MemoryStore()
+        if self.store.kind == "postgresql":
+            from flowmetal.store.postgres_store import PostgresStore
+
+            shared = PostgresStore(self.store.url, on_taken=self.ask_to_stop)
+            self.token = token_of(self.store)
+            return shared
         from flowmetal.store.duckdb_store import DuckDBStore
 
         self.token = token_of(self.store)
@@ -181,8 +187,8 @@ class Host:
             return {}
         from flowmetal.runtime.clock import VirtualClock
 
-        newest = self._backend.query('SELECT epoch_us(max("at")) FROM events').rows[0][0]
-        return {"clock": VirtualClock() if newest is None else VirtualClock(newest)}
+        newest = self._backend.query('SELECT max("at") FROM events').rows[0][0]
+        return {"clock": VirtualClock() if newest is None else VirtualClock(Instant.from_datetime(newest).micros)}
 
     def _bind(self, listen: Listen) -> socket.socket:
         recorded = self._backend.get_meta("port")
@@ -211,8 +217,13 @@ class Host:
             await face.load()
         serving = face.start()
         stack.push_async_callback(face.finish)
-        if self.store.kind == "duckdb" and self.url is not None:
+        if self.store.is_hosted and self.url is not None:
             info = HostInfo(os.getpid(), self.url, self.token, __version__, self.started_at)
+            if self.store.kind == "postgresql":
+                from flowmetal.client.host_row import announcement
+
+                await self.engine.writer.call(self._backend.announce, announcement(info))
+                return serving
             info.write(self.store)
             stack.callback(info.remove, self.store)
         return serving

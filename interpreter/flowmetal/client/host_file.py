@@ -15,6 +15,7 @@ import secrets
 import weakref
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from flowmetal.client.store_url import StoreUrl
 from flowmetal.errors import StoreError
@@ -38,9 +39,9 @@ class HostInfo:
 
     @staticmethod
     def read(store: StoreUrl) -> HostInfo | None:
-        """What the host file says; None where there is none, or one that is damaged."""
+        """What the host says; None where it says nothing, or its file is damaged."""
         try:
-            fields = json.loads(store.beside(".host").read_text(encoding="utf-8"))
+            fields = _said(store) if store.kind == "postgresql" else json.loads(store.beside(".host").read_text(encoding="utf-8"))
             return HostInfo(
                 int(fields["pid"]),
                 str(fields["url"]),
@@ -61,15 +62,20 @@ class HostInfo:
 
 
 class StoreLock:
-    """The right to host a store, held by one process at a time and given back by the kernel when that process ends."""
+    """The right to host a store, held by one process at a time and given back by the kernel when that process ends.
+
+    A store in PostgreSQL is locked by opening it: of two that find it free at once, one finds it taken then.
+    """
 
     def __init__(self, store: StoreUrl) -> None:
-        self.path = store.beside(".lock")
+        self._store = store
         self._fd: int | None = None
 
     def acquire(self) -> bool:
         """Takes the lock if nobody has it; says whether it did. Never waits."""
-        fd = _open_lock(self.path)
+        if self._store.kind == "postgresql":
+            return lock_holder(self._store) is None
+        fd = _open_lock(self._store.beside(".lock"))
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -91,6 +97,10 @@ class StoreLock:
 
 def lock_holder(store: StoreUrl) -> int | None:
     """The process id of who holds the store's lock (0 if it did not write it), or None where nobody does."""
+    if store.kind == "postgresql":
+        from flowmetal.client import host_row
+
+        return host_row.lock_holder(store)
     path = store.beside(".lock")
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -109,7 +119,11 @@ def lock_holder(store: StoreUrl) -> int | None:
 
 
 def token_of(store: StoreUrl) -> str:
-    """The store's token: made the first time it is asked for, kept in a file that only this user can read."""
+    """The store's token: made the first time it is asked for, kept in a file that only this user can read, or in the database."""
+    if store.kind == "postgresql":
+        from flowmetal.client import host_row
+
+        return host_row.token_of(store)
     path = store.beside(".token")
     try:
         known = path.read_text(encoding="utf-8").strip()
@@ -147,6 +161,12 @@ def write_private(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise StoreError(f"cannot write {path}: {error.strerror}", hint="the store's folder must be writable") from error
+
+
+def _said(store: StoreUrl) -> Any:
+    from flowmetal.client import host_row  # it needs psycopg, and the host's file does not
+
+    return host_row.read(store)
 
 
 def _open_lock(path: Path) -> int:

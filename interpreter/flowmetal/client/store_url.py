@@ -39,8 +39,18 @@ class StoreUrl:
         """A file that stands beside the store's own: `flowmetal.duckdb` + `.host`."""
         return self.file.with_name(self.file.name + suffix)
 
+    @property
+    def is_hosted(self) -> bool:
+        """Whether one process at a time hosts it, to which the others attach."""
+        return self.kind in ("duckdb", "postgresql")
+
     def __str__(self) -> str:
-        return self.url
+        """How it is shown: without a password."""
+        if self.kind != "postgresql":
+            return self.url
+        from flowmetal.store.postgres_url import without_password
+
+        return without_password(self.url)
 
 
 def resolve(

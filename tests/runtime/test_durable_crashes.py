@@ -99,6 +99,11 @@ PROGRAMS = {
                (sleep #dur "1s") (pause! h) (send h 1) (send h 2)
                [(loop [n 0] (if (= :paused (status h)) (do (step! h) (sleep #dur "1s") (recur (inc n))) n)) @h]))""",
     ),
+    "saga cancelled while its call is under way": Program(
+        """(defforeign work [n] {:timeout #dur "1h"})
+           (defforeign undo [r])
+           (defflow main [] (async (saga (undoable (work 1) (fn [r] (undo r))))) :over)"""
+    ),
     "deadline": Program(
         """(defforeign work [n])
            (defflow leaf [] (try (sleep #dur "1d") (finally (work 1))))

@@ -15,10 +15,13 @@ from typing import Any
 from flowmetal.errors import LispError
 from flowmetal.lang.frames import CANCEL_ASKED, CANCEL_THROWN, RUNNING, Fiber, State, Wait
 from flowmetal.lang.functions import CANCELLED, DONE, FAILED, OPEN, PENDING, Atom, Promise
-from flowmetal.lang.persistent import Vector
+from flowmetal.lang.persistent import Map, Vector
 from flowmetal.lang.requests import Action, CellResult, Define, Ended, FiberEnded, Subscribe, Withdraw
 from flowmetal.lang.thrown import Thrown
-from flowmetal.lang.values import ErrorValue, Var
+from flowmetal.lang.values import ErrorValue, Var, kw
+
+UNSURE = frozenset({kw("flow/timeout"), kw("http/timeout"), kw("effect/interrupted")})
+"""Errors of a call that may have happened all the same."""
 
 
 class Fibers:
@@ -96,6 +99,8 @@ class Fibers:
         if not wait.decided(promise):
             return
         self._stop_waiting(fiber)
+        if fiber.cancel == CANCEL_THROWN and wait.mode == "settled" and undone_by(fiber, promise):
+            note_outcome(fiber, promise)
         try:
             fiber.value = outcome(wait, promise)
         except Thrown as e:
@@ -161,8 +166,8 @@ class Fibers:
             return
         fiber.cancel = CANCEL_THROWN
         fiber.error = ErrorValue(CANCELLED, reason_text(reason))
-        if wait.owned and any(p.op == "call" for p in wait.promises):
-            # The child cleans up first; its end, whatever it is, throws the cancel here.
+        if wait.owned and (any(p.op == "call" for p in wait.promises) or undone_by(fiber, wait.promises[0])):
+            # The child cleans up first, what is to be undone is awaited; its end, whatever it is, throws the cancel here.
             fiber.wait = Wait("settled", wait.promises, wait.keys, False)
             self.outbox += [Withdraw(int(p.id), reason_text(reason), True) for p in wait.promises]
             return
@@ -258,6 +263,19 @@ def outcome(wait: Wait, decisive: Promise | None) -> Any:
     if mode != "select":
         return decisive.value
     return Vector.of([next(k for k, p in zip(wait.keys, wait.promises, strict=True) if p is decisive), decisive.value])
+
+
+def undone_by(fiber: Fiber, promise: Promise) -> bool:
+    """Whether a promise is that of the call with a :timeout which the fiber makes inside `undoable`: a cancel waits for its outcome."""
+    return fiber.undoing is not None and promise.op != "call" and fiber.undoing.nth(2).value == promise.id
+
+
+def note_outcome(fiber: Fiber, promise: Promise) -> None:
+    """What became of a call that is to be undone; one of which nobody knows stays known by its key."""
+    if promise.status == DONE:
+        fiber.undoing.nth(0).value = Map.of([(kw("value"), promise.value)])
+    elif promise.value.type not in UNSURE:
+        fiber.undoing.nth(0).value = Map.of([(kw("error"), promise.value)])
 
 
 def reason_text(reason: Any) -> str:

@@ -42,7 +42,7 @@ from flowmetal.lang.values import ErrorValue, Var, kw
 MAX_FRAMES = 10_000
 TURN_CHECK = 500
 """Transitions between two looks at what the second tier has left of its turn."""
-UNKNOWN, IDEMPOTENCY_KEY = kw("unknown"), kw("idempotency-key")
+UNKNOWN, IDEMPOTENCY_KEY, TIMEOUT = kw("unknown"), kw("idempotency-key"), kw("timeout")
 UNDOABLE = frozenset({"foreign", "call", "sh", "sql/query"})
 """Besides HTTP requests, the steps that `undoable` may know by their key."""
 
@@ -343,8 +343,9 @@ class Machine(Fibers):
             request.supplied = self.supply(request)
         self.outbox.append(request)
         if fiber.undoing is not None and not fiber.shield and (op in UNDOABLE or op.startswith("http/")):
-            known, asked = fiber.undoing
+            known, asked, awaited = fiber.undoing
             known.value, asked.value = Map.of([(UNKNOWN, self._key_of(request))]), Vector.of([request.step, 0])
+            awaited.value = request.step if TIMEOUT in options_of_call(request) else None
         promise = Promise(state.steps, None, op)
         if not instant:
             state.open[promise.id] = promise
@@ -356,8 +357,7 @@ class Machine(Fibers):
 
     def _key_of(self, request: Request) -> Any:
         """The idempotency key of a call."""
-        options = request.args[0] if request.op.startswith("http/") and request.args else request.options
-        given = options.get(IDEMPOTENCY_KEY) if isinstance(options, Map) else None
+        given = options_of_call(request).get(IDEMPOTENCY_KEY)
         return self.key(request.step) if given is None else given
 
     def _place(self, fiber: Fiber) -> tuple[Any, str]:
@@ -414,3 +414,9 @@ class Machine(Fibers):
 
 def _takes_value(ins: tuple[Any, ...]) -> bool:
     return ins[0] in (c.CALL, c.CALL_LEAVES, c.DEF)
+
+
+def options_of_call(request: Request) -> Map:
+    """The options of a call; those of an HTTP request are its argument."""
+    options = request.args[0] if request.op.startswith("http/") and request.args else request.options
+    return options if isinstance(options, Map) else EMPTY_MAP

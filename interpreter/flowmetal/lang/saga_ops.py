@@ -43,7 +43,7 @@ def _owns(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     return m.origin.owns(args[0], m.state.steps)
 
 
-@op("flow", "set-undoing*", 1, 1, "([atoms])", "Says which atoms are to hold the key and the step of the call that is made here; gives those before.")
+@op("flow", "set-undoing*", 1, 1, "([atoms])", "Says which atoms hold the key, the step, and with a :timeout the awaited step of the call made here.")
 def _set_undoing(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     before, fiber.undoing = fiber.undoing, args[0]
     return before

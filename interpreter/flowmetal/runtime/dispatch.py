@@ -115,6 +115,8 @@ class Dispatcher:
             self.engine.links.cancelling(process.flow_id, draft.step)
         elif there is not None and there.child is not None:
             self.end_child(there.child, draft.facts["reason"], process.flow_id)
+        elif there is not None:
+            self.call_off(process.flow_id, draft.step)
 
     def _resumed(self, process: Process, draft: Draft) -> None:
         for step, there in process.open.items():
@@ -195,6 +197,20 @@ class Dispatcher:
         if sending is not None:
             sending.withdrawn = True
             sending.task.cancel()
+
+    def call_off(self, flow_id: str, step: int, *, was_sent: bool = False) -> None:
+        """A call that is to be undone is wanted no more: it is withdrawn if it was not sent yet, else its outcome is awaited."""
+        if (flow_id, step) in self.calls:
+            return
+        lapsed = self.engine.foreign.call_off(flow_id, step)
+        if lapsed is None:
+            return
+        self.engine.queues.drop(flow_id, step, withdrawn=True)
+        if lapsed or was_sent:
+            error = ErrorValue(kw("effect/interrupted"), "the call was wanted no more, and nobody knows what became of it")
+        else:
+            error = ErrorValue(CANCELLED, "the call was withdrawn before it was sent")
+        self.engine.put(flow_id, if_open(step, Draft(kinds.EFFECT_FAILED, step, None, {"attempts": 0}, {"error": error})))
 
     def _leave_desk(self, flow_id: str, step: int, *, withdrawn: bool = False) -> None:
         self.engine.timers.discard(flow_id, step)

@@ -53,6 +53,10 @@ class Task:
     order: int
     priority: int = 0
     lease: Lease | None = None
+    lapsed: bool = False
+    """A lease of it ran out: it may have happened."""
+    called_off: bool = False
+    """It is made no more, and its outcome is awaited only because it is to be undone."""
 
 
 @dataclass(slots=True, eq=False)
@@ -124,10 +128,11 @@ class Leases:
         if lease.attempt_ends is not None and asyncio.get_running_loop().time() >= lease.attempt_ends:
             error = ErrorValue(TIMEOUT, f"{task.name} gave no answer within {task.attempt_seconds:g} s")
             self.engine.insist(lambda: self._out_of_time(lease, error))
-        elif task.once:
+        elif task.once or task.called_off:
             self.fail_step(task.flow_id, task.step, task.name, task.attempt)
         else:
             self.put(task.flow_id, task.step, Draft(kinds.LEASE_EXPIRED, task.step, None, {"attempt": task.attempt, "task": lease.id}))
+            task.lapsed = True
             self._offer(task, 0)
 
     async def _out_of_time(self, lease: Lease, error: ErrorValue) -> None:
@@ -174,7 +179,7 @@ class Leases:
     async def _fail(self, lease: Lease, error: ErrorValue, retry: bool | None, task_id: str | None) -> None:
         """`task_id` is None where no worker has said so."""
         task = lease.task
-        if lease.withdrawn or not _may_retry(task, error, retry):
+        if lease.withdrawn or task.called_off or not _may_retry(task, error, retry):
             await self._deliver(lease, failed(task.step, error, task.attempt, task_id))
             return
         next_at = self.engine.clock.now() + int(task.policy.delay(task.attempt) * 1e6)

@@ -75,9 +75,12 @@ def _again(engine: Engine, row: Row) -> Any:
     async def again() -> None:
         rows = await engine.writer.ask(engine.wakes.sendings, row.flow_id) or []
         load = loader(engine.definitions.registry)
-        attempts = [to_draft(r, load) for r in rows if r.step == row.step and r.seq > row.seq]
+        made = [to_draft(r, load) for r in rows if r.step == row.step and r.seq > row.seq]
+        attempts = [draft for draft in made if draft.kind != kinds.EFFECT_CANCELLING]
         if row.step is not None and not engine.dispatcher.has(row.flow_id, row.step):
             engine.dispatcher.begin(row.flow_id, _run_of(rows, row), to_draft(row, load), attempts)
+            if len(attempts) < len(made):
+                engine.dispatcher.call_off(row.flow_id, row.step, was_sent=True)
 
     return again
 

@@ -85,7 +85,7 @@ def restore(process: Process, snapshot: Snapshot) -> bool:
     return True
 
 
-SENDINGS = frozenset({kinds.FLOW_STARTED, kinds.FLOW_CONTINUED, kinds.ATTEMPT_STARTED, kinds.ATTEMPT_FAILED})
+SENDINGS = frozenset({kinds.FLOW_STARTED, kinds.FLOW_CONTINUED, kinds.ATTEMPT_STARTED, kinds.ATTEMPT_FAILED, kinds.EFFECT_CANCELLING})
 Known = tuple[Snapshot | None, list[Row]]
 """The newest snapshot of a flow, of this format, and the rows after it; without one, all rows."""
 

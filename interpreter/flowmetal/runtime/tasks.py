@@ -112,6 +112,18 @@ class Tasks(Leases):
         elif lease is not None and not lease.answered:
             self.end(lease)
 
+    def call_off(self, flow_id: str, step: int) -> bool | None:
+        """A call is not to be made any more: None while a worker has it, whose answer is awaited; else whether one had it once."""
+        task = self.open.get((flow_id, step))
+        if task is None:
+            return False
+        task.called_off = True
+        if task.lease is not None:
+            return None
+        self._unready(task)
+        self.engine.timers.discard(flow_id, -step)
+        return task.lapsed
+
     def back(self, flow_id: str, step: int) -> None:
         """The time to wait after a failed attempt is over."""
         task = self.open.get((flow_id, step))

@@ -87,7 +87,7 @@ def call(r: random.Random, depth: int = 2) -> str:
 
 FALLEN_READING = ("#:&:{:a 1}",)
 """Texts that the reader once took wrongly."""
-FALLEN_EVALUATION = ("(walk/prewalk (fn [& xs] xs) [[1 2] [3 4]])", "(core/reduce {:a 1} [] (repeat 1))")
+FALLEN_EVALUATION = ("(walk/prewalk (fn [& xs] xs) [[1 2] [3 4]])", "(core/reduce {:a 1} [] (repeat 1))", "`(~@:ni#l)")
 """Forms whose evaluation once ended in a way that it must not."""
 
 
@@ -126,7 +126,7 @@ def test_the_evaluator_takes_anything(monkeypatch: pytest.MonkeyPatch) -> None:
         try:
             pr_str(session.eval(text, "fuzz"))
         except FlowmetalError as e:
-            assert e.type in KINDS or "/" not in text, (seed, text, e.type, e.message)
+            assert e.type in KINDS or e.type in text, (seed, text, e.type, e.message)
             assert isinstance(e, (LispError, SourceError)), (seed, text)
             assert not e.message.startswith(("wrong kind of value:", "bad value:")), (seed, text, e.message)
     gc.collect()

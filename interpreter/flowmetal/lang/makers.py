@@ -12,6 +12,7 @@ from flowmetal.lang.functions import Closure, FlowProgram, ForeignStub, Promise,
 from flowmetal.lang.persistent import EMPTY_MAP, List, Map, Set, Vector, list_of
 from flowmetal.lang.primitives.leaf_calls import is_leaf
 from flowmetal.lang.primitives.registry import primitive
+from flowmetal.lang.primitives.sequences import items_of
 from flowmetal.lang.printer import pr_str
 from flowmetal.lang.values import Keyword, Var
 
@@ -28,7 +29,7 @@ def _foreign_stub(name: Any, params: Any, options: Any) -> Any:
 
 @primitive("core", "template-list", "([coll])", "The list that a syntax-quoted list becomes.")
 def _template_list(coll: Any) -> Any:
-    return list_of(coll if coll is not None else ())
+    return list_of(items_of("~@", coll))
 
 
 @primitive("core", "placed*", "([form origin])", "A form that stands, in errors, where another one stands.")

@@ -49,6 +49,24 @@ def test_a_backfill_begins_one_flow_a_time_and_repeated_none(cli: Cli, nightly: 
     assert len(cli.ok("ps", "--name", f"report-{nightly}", "--json").rows()) == 3
 
 
+def test_a_backfill_retries_what_has_failed(cli: Cli) -> None:
+    name = f"r-{uuid.uuid4().hex[:8]}"
+    source = f"""
+      (def open-{name} (atom false))
+      (defflow fetch-{name} [day] (if @open-{name} day (throw (ex-info "not there yet" {{}}))))
+      (defflow {name} [day] (fetch-{name} day))
+      (defflow opens-{name} [] (reset! open-{name} true))"""
+    cli.ok("load", cli.file(source, f"{name}.flow"))
+    dates = ("--from", "2026-01-01", "--to", "2026-01-02")
+    first = cli("backfill", name, *dates)
+    assert first.code == 1
+    assert sorted(first.out.splitlines()) == [f"{name}:2026-01-0{n} failed: not there yet" for n in (1, 2)]
+    cli.ok("result", cli.ok("start", f"opens-{name}").out.strip())
+    assert sorted(cli.ok("backfill", name, *dates).out.splitlines()) == [f"{name}:2026-01-0{n} completed" for n in (1, 2)]
+    assert cli.ok("result", f"{name}:2026-01-02").json() == "2026-01-02"
+    assert [row["kind"] for row in cli.ok("log", f"{name}:2026-01-01", "--json").rows()].count("flow-retried") == 1
+
+
 def test_a_schedule_that_is_none_is_told(cli: Cli) -> None:
     answer = cli("schedules", "pause", "no-such")
     assert answer.code == 2

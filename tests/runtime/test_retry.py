@@ -286,6 +286,51 @@ async def test_what_cannot_be_retried_says_so(b: Bench) -> None:
 
 
 @scene
+async def test_a_call_at_most_once_is_asked_anew_after_a_crash_too(b: Bench) -> None:
+    """What was sent before the retry is over: a crash between the retry and the sending must not take it for a sending that nobody answered."""
+    await b.engine.abandon()
+    b.world.ops = frozenset({"http/request"})  # type: ignore[misc]
+    await b.open()
+    await b.load("(defforeign charge [n] {:at-most-once true}) (defflow main [] (charge 1))")
+    flow = await b.start("main")
+    (task,) = await b.engine.foreign.lease(["charge"])
+    await b.engine.foreign.fail(task["id"], {"type": "bank/closed", "message": "closed"}, retry=False)
+    await b.settle()
+    assert b.status(flow) == "failed"
+    await b.engine.control(flow, "retry")
+    await b.restart()
+    await b.settle()
+    (again,) = await b.engine.foreign.lease(["charge"])
+    assert (again["attempt"], again["idempotency_key"]) == (1, task["idempotency_key"])
+    await b.engine.foreign.complete(again["id"], "charged")
+    assert await b.result(flow) == "charged"
+    audited(b)
+
+
+@scene
+async def test_a_flow_of_a_queue_has_its_place_again(b: Bench) -> None:
+    world = Broken(b, "ship")
+    await b.load(
+        SHOP
+        + """
+      (defflow leaf [n] (ship n) (receive))
+      (defflow main [] (queue :q {:concurrency 1}) (start-with {:queue :q :id "a"} leaf 1) :begun)
+      (defflow next [] (start-with {:queue :q :id "b"} leaf 2) :begun)"""
+    )
+    await b.result(await b.start("main"))
+    assert b.status("a") == "failed"
+    world.mend()
+    await b.engine.control("a", "retry")
+    await b.settle()
+    await b.result(await b.start("next"))
+    assert (b.status("a"), b.store.rows("b")[-1].kind) == ("waiting", kinds.FLOW_WAITING)
+    assert [row for row in b.store.rows("b") if row.step == 1] == [], "it waits for its turn"
+    await b.engine.send("a", "over")
+    await b.settle()
+    assert next(row.kind for row in b.store.rows("b") if row.step == 1) == kinds.EFFECT_REQUESTED
+
+
+@scene
 async def test_a_flow_retries_another(b: Bench) -> None:
     world = Broken(b, "ship")
     await b.load(SHOP + '(defflow main [] (let [h (start-with {:on-failure :pause} order)] (receive) (retry! h "mended") @h))')

@@ -19,7 +19,8 @@ from flowmetal.errors import FlowmetalError
 
 _PAST = {"pause": "paused", "resume": "resumed", "step": "going on by one step", "retry": "retried", "cancel": "cancelling", "terminate": "terminated"}
 
-_STOPPED = "SELECT flow_id FROM events WHERE kind = 'flow-paused' GROUP BY flow_id HAVING arg_max(data->>'$.failed', seq) = 'true'"
+_STOPPED = """SELECT p.flow_id FROM events p WHERE p.kind = 'flow-paused' AND p.data->>'failed' = 'true'
+    AND NOT EXISTS (SELECT 1 FROM events l WHERE l.flow_id = p.flow_id AND l.kind = 'flow-paused' AND l.seq > p.seq)"""
 _MEANT = {"step": "status = 'paused'", "retry": f"(status = 'failed' OR (status = 'paused' AND flow_id IN ({_STOPPED})))"}
 _WHICH = {"step": "paused", "retry": "failed"}
 """For --where: among which flows is looked, and what they are called."""

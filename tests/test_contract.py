@@ -43,6 +43,7 @@ CLI = {
     "delete": ("FLOW...", f"--where --json {STORE}"),
     "export": ("FLOW...", f"--output --json {STORE}"),
     "import": ("F.flowlog", f"--json {STORE}"),
+    "archive": ("", f"--older-than --where --keep --json {STORE}"),
     "backup": ("DIR", f"--json {STORE}"),
     "fork": ("FLOW", f"--at --with --upgrade --json {STORE}"),
     "upgrade": ("FLOW...", f"--where --dry-run --json {STORE}"),

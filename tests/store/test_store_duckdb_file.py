@@ -175,7 +175,7 @@ def test_a_torn_end_of_the_log_loses_only_what_was_not_acknowledged(tmp_path: Pa
     process.communicate()
     database, wal = path.read_bytes(), Path(f"{path}.wal").read_bytes()
     seen = set()
-    for cut in range(0, len(wal), max(1, len(wal) // 25)):
+    for cut in range(0, len(wal), max(1, len(wal) // 40)):
         torn = tmp_path / f"torn{cut}.duckdb"
         torn.write_bytes(database)
         Path(f"{torn}.wal").write_bytes(wal[: len(wal) - cut])

@@ -1,6 +1,6 @@
-"""Commands that keep a store: `backup`, `delete`.
+"""Commands that keep a store: `backup`, `delete`, `archive`.
 
-In: a folder, or flows. Out: what was copied or is gone. The one rule: nothing that is open is deleted, and every flow that is gone is named.
+In: a folder, or flows. Out: what was copied, is gone or archived. The one rule: nothing that is open is deleted, and every flow that is gone is named.
 """
 
 from __future__ import annotations
@@ -74,3 +74,22 @@ async def ended_where(client: Client, where: str) -> tuple[str, ...]:
     if not flows:
         remark("no flow that is over fits")
     return flows
+
+
+@click.command()
+@click.option("--older-than", metavar="D", help="Flows that ended so long ago: 30d, 12h.")
+@click.option("--where", metavar="SQL", help="Flows for which this condition holds, over the view `flows`.")
+@click.option("--keep", metavar="D", help="Archive flows of that age now and from now on, by itself; `forever`: no more.")
+@common_json
+def archive(older_than: str | None, where: str | None, keep: str | None, store: str | None, as_json: bool) -> None:
+    """Move flows that are over into Parquet files beside the store.
+
+    They answer as before: results, histories, states, SQL. The store's own file stays small. Without options: all that are over.
+    """
+    done = with_client(store, lambda client: client.archive(older_than=older_than, where=where, keep=keep))
+    if as_json:
+        print_json(done)
+    else:
+        click.echo(f"{done['archived']} flow{'' if done['archived'] == 1 else 's'} archived")
+        if done["keep"] is not None:
+            remark(f"flows that are over stay in the log for {done['keep']}")

@@ -51,6 +51,7 @@ COMMANDS = {
     "sql": "query:sql",
     "export": "moving:export",
     "import": "moving:import_",
+    "archive": "keeping:archive",
     "backup": "keeping:backup",
     "token": "serve:token",
     "allow": "allow:allow",

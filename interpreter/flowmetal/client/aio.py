@@ -245,6 +245,14 @@ class AsyncFlowmetal:
         """
         return await export_to(self._client, flow_ids, path)
 
+    async def archive(self, *, older_than: str | None = None, where: str | None = None, keep: str | None = None) -> int:
+        """Moves flows that are over into Parquet files beside the store, where they answer as before; how many.
+
+        `older_than` is a duration such as `"30d"`; `where` an SQL condition over the view `flows`. `keep` makes an age the store's setting, which is
+        seen to from now on; `"forever"` ends that.
+        """
+        return int((await self._client.archive(older_than=older_than, where=where, keep=keep))["archived"])
+
     async def import_flows(self, path: str | os.PathLike[str]) -> list[str]:
         """Takes the flows of a file that `export` wrote: they go on here. Their ids."""
         return list((await import_from(self._client, path))["flows"])

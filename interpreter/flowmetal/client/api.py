@@ -231,6 +231,14 @@ class Flowmetal:
         """
         return self._run(self._fm.export(path, *flow_ids))
 
+    def archive(self, *, older_than: str | None = None, where: str | None = None, keep: str | None = None) -> int:
+        """Moves flows that are over into Parquet files beside the store, where they answer as before; how many.
+
+        `older_than` is a duration such as `"30d"`; `where` an SQL condition over the view `flows`. `keep` makes an age the store's setting, which is
+        seen to from now on; `"forever"` ends that.
+        """
+        return self._run(self._fm.archive(older_than=older_than, where=where, keep=keep))
+
     def import_flows(self, path: str | os.PathLike[str]) -> list[str]:
         """Takes the flows of a file that `export` wrote: they go on here. Their ids."""
         return self._run(self._fm.import_flows(path))

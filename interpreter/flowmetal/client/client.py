@@ -118,6 +118,9 @@ class Client(Protocol):
     async def backup(self, directory: str) -> str:
         """Copies the store into a folder of the host's machine (an absolute path); the path of the copy."""
 
+    async def archive(self, *, older_than: str | None = None, where: str | None = None, keep: str | None = None) -> Row:
+        """Archives flows that are over, of an age (`30d`) and under an SQL condition; `keep` is the store's setting: `{"archived", "keep"}`."""
+
     async def export(self, flows: Sequence[str]) -> bytes:
         """The file of these flows, their children and what they need. It changes nothing; see `mark_moved`."""
 

@@ -141,6 +141,10 @@ class LocalClient:
         """See `Client`."""
         return await self._on_engine(self._engine.keeping.backup(directory))
 
+    async def archive(self, *, older_than: str | None = None, where: str | None = None, keep: str | None = None) -> Row:
+        """See `Client`."""
+        return await self._on_engine(self._engine.keeping.archive(older_than=older_than, where=where, keep=keep, by=self._by))
+
     async def export(self, flows: Sequence[str]) -> bytes:
         """See `Client`."""
         return await self._on_engine(self._engine.keeping.export(flows))

@@ -205,6 +205,11 @@ class RemoteClient:
         """See `Client`."""
         return str(_object(await self._call("POST", "/v1/backup", {"directory": directory}, once=True))["path"])
 
+    async def archive(self, *, older_than: str | None = None, where: str | None = None, keep: str | None = None) -> Row:
+        """See `Client`."""
+        body = {name: value for name, value in (("older_than", older_than), ("where", where), ("keep", keep)) if value is not None}
+        return _object(await self._call("POST", "/v1/archive", body))
+
     async def export(self, flows: Sequence[str]) -> bytes:
         """See `Client`."""
         return (await self._call("POST", "/v1/export", {"flows": list(flows)})).content

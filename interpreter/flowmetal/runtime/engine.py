@@ -131,6 +131,7 @@ class Engine:
         await self.queues.open()
         await recovery.recover(self)
         await self.schedules.open()
+        await self.keeping.retention.open()
         await self.sources.open()
 
     async def _check_clock(self) -> None:
@@ -162,6 +163,7 @@ class Engine:
         if self._sweeper is not None:
             self._sweeper.cancel()
         self.foreign.close()
+        self.keeping.retention.close()
         tasks = [t for t in self.tasks if t is not asyncio.current_task()]
         for task in tasks:
             task.cancel()

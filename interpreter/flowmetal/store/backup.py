@@ -9,6 +9,7 @@ copy of the file's bytes would need the writer to stand still, and reading them 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import uuid
@@ -40,12 +41,14 @@ def copy_store(cursor: duckdb.DuckDBPyConnection, source: Path, folder: Path) ->
         partial = folder / f".{source.name}.{uuid.uuid4().hex[:8]}"
         with working_folder(source) as work:
             cursor.execute("BEGIN TRANSACTION")
+            archived = _held(cursor, archive_of(source), work)
             for table in TABLES:
                 cursor.execute(f"COPY fm.{table} TO '{quoted(work / table)}' (FORMAT parquet, COMPRESSION zstd)")
             cursor.execute("COMMIT")
             try:
                 _write(partial, work)
                 sync(partial)
+                _copy_archive(archived, archive_of(target))
                 os.link(partial, target)  # unlike a rename, this never replaces what came meanwhile
                 sync(folder)
             finally:
@@ -53,6 +56,23 @@ def copy_store(cursor: duckdb.DuckDBPyConnection, source: Path, folder: Path) ->
     except OSError as error:
         raise StoreError(f"the store cannot be copied to {folder}: {error.strerror or error}", type="store/path") from error
     return target
+
+
+def _held(cursor: duckdb.DuckDBPyConnection, source: Path, work: Path) -> list[Path]:
+    """The files of the archive that count, under names that stay while they are copied: they are never written again, but may go."""
+    found = cursor.execute("SELECT value FROM fm.meta WHERE key = 'archive'").fetchone()
+    names = json.loads(found[0]) if found else []
+    for name in names:
+        os.link(source / name, work / name)
+    return [work / name for name in names]
+
+
+def _copy_archive(files: list[Path], target: Path) -> None:
+    for path in files:
+        target.mkdir(mode=0o700, exist_ok=True)
+        shutil.copyfile(path, target / path.name)
+        (target / path.name).chmod(0o600)
+        sync(target / path.name)
 
 
 def _write(path: Path, work: Path) -> None:
@@ -68,7 +88,7 @@ def _write(path: Path, work: Path) -> None:
     path.chmod(0o600)
 
 
-_MEANT: Final = {"meta": "key <> 'views'"}
+_MEANT: Final = {"meta": "key NOT IN ('views', 'cold')"}
 """What is copied of a table; a store makes its views anew when it is opened."""
 
 

@@ -31,8 +31,8 @@ class LogTable:
         self._many = connection.extract_statements(schema.INSERT_MANY)[0]
         self._snapshots = connection.extract_statements(schema.INSERT_SNAPSHOTS)[0]
 
-    def write(self, plan: Plan) -> None:
-        """Everything the plan holds, committed."""
+    def write(self, plan: Plan, also: Sequence[tuple[str, Sequence[Any]]] = ()) -> None:
+        """Everything the plan holds, committed, with what other statements do."""
         blobs: dict[str, bytes] = {}
         large: list[tuple[int, str]] = []
         values = [self._values(row, blobs, large) for row in plan.rows]
@@ -43,6 +43,8 @@ class LogTable:
         connection.begin()
         if plan.removed:
             removal.remove(connection, plan.removed)
+        for sql, params in also:
+            connection.execute(sql, params)
         for digest, body in blobs.items():
             connection.execute(schema.INSERT_BLOB, [digest, body])
         for pos, digest in large:

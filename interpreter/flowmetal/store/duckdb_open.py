@@ -7,6 +7,7 @@ says what it is and what to do.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import uuid
@@ -79,6 +80,10 @@ def prepare(connection: duckdb.DuckDBPyConnection, path: Path | None) -> None:
         if not have:
             connection.execute(schema.INSERT_META, ["store_id", str(uuid.uuid4())])
             connection.execute(schema.INSERT_META, ["created_at", str(int(time.time()))])
+        cold = views.create_cold(None if path is None else archive_of(path), archived(connection))
+        if _meta(connection, "cold") != cold:
+            connection.execute(cold)
+            connection.execute(schema.INSERT_META, ["cold", cold])
         if _meta(connection, "views") != views.FINGERPRINT:
             for sql in views.CREATE:
                 connection.execute(sql)
@@ -91,6 +96,12 @@ def prepare(connection: duckdb.DuckDBPyConnection, path: Path | None) -> None:
         connection.execute(f"SET allowed_directories = ['{quoted(archive_of(path))}/']")
     for sql in LOCKS:
         connection.execute(sql)
+
+
+def archived(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """The names of the files of the archive that count."""
+    names: list[str] = json.loads(_meta(connection, "archive") or "[]")
+    return names
 
 
 def _check_path(path: Path) -> None:

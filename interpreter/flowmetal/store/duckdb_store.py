@@ -6,6 +6,7 @@ of what is committed, so it changes after a commit and never before.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,9 +17,10 @@ import duckdb
 
 from flowmetal.errors import FlowmetalError
 from flowmetal.store import duckdb_many, kinds, schema
+from flowmetal.store.archive import Archive
 from flowmetal.store.backup import copy_store
 from flowmetal.store.duckdb_log import LogTable
-from flowmetal.store.duckdb_open import connect
+from flowmetal.store.duckdb_open import archived, connect
 from flowmetal.store.guard import run_select, tidy
 from flowmetal.store.index import LogIndex
 from flowmetal.store.own_file import OwnFile
@@ -47,7 +49,7 @@ _OPEN_FLOWS = f"""SELECT flow_id FROM ({_STANDING})
     WHERE start_pos IS NOT NULL AND status_kind NOT IN ({_ENDING}) ORDER BY start_pos"""
 _OPEN_REQUESTS = f"""WITH open AS ({_OPEN_FLOWS}),
     closed AS (SELECT flow_id, step, max(pos) AS pos FROM fm.log WHERE kind IN ({_CLOSING_EFFECTS}) GROUP BY ALL),
-    settled AS (SELECT flow_id, data::JSON->>'$.flow' AS flow, data::JSON->>'$.promise' AS promise, max(pos) AS pos FROM fm.entries
+    settled AS (SELECT flow_id, data::JSON->>'$.flow' AS flow, data::JSON->>'$.promise' AS promise, max(pos) AS pos FROM fm.hot
         WHERE kind = '{kinds.AWAIT_SETTLED}' GROUP BY ALL),
     effects AS (SELECT r.* FROM fm.log r SEMI JOIN open o ON o.flow_id = r.flow_id
         ANTI JOIN closed c ON c.flow_id = r.flow_id AND c.step = r.step AND c.pos > r.pos
@@ -59,7 +61,7 @@ _OPEN_REQUESTS = f"""WITH open AS ({_OPEN_FLOWS}),
         WHERE r.kind = '{kinds.AWAIT}')
     SELECT {schema.ROW} FROM (FROM effects UNION ALL FROM awaits) ORDER BY pos"""
 _ORPHANS = f"""WITH open AS ({_OPEN_FLOWS}),
-    owned AS (SELECT e.flow_id, e.pos, TRY_CAST(e.data AS JSON)->>'$.parent' AS parent FROM fm.entries e SEMI JOIN open o ON o.flow_id = e.flow_id
+    owned AS (SELECT e.flow_id, e.pos, TRY_CAST(e.data AS JSON)->>'$.parent' AS parent FROM fm.hot e SEMI JOIN open o ON o.flow_id = e.flow_id
         WHERE e.kind = '{kinds.FLOW_STARTED}' AND contains(e.data, '"parent"'))
     SELECT w.flow_id, w.parent FROM owned w ANTI JOIN open p ON p.flow_id = w.parent WHERE w.parent IS NOT NULL ORDER BY w.pos"""
 
@@ -89,16 +91,22 @@ class DuckDBStore:
         if by_itself(commits):
             return [outcome for commit in commits for outcome in self.commit_group([commit])]
         try:
-            connection = self._usable()
+            self._usable()
             self._file.check()
             plan = Plan.of(commits, self._last_pos, self.last_seq, self.find)
-        except (StoreError, duckdb.Error) as error:
+            files = self._cold.without(plan.removed) if plan.removed else None
+        except (StoreError, duckdb.Error, OSError) as error:
             return [_wrap(error)] * len(commits)
+        return self._write_plan(commits, plan, files)
+
+    def _write_plan(self, commits: Sequence[Commit], plan: Plan, files: list[str] | None) -> list[Outcome]:
+        """Writes a plan; `files` are those of the archive that count then, where they change."""
         if not plan.accepted:
             return plan.outcomes
+        connection = self._usable()
         try:
             self._fault("commit:before")
-            self._log.write(plan)
+            self._log.write(plan, [] if files is None else self._cold.statements(files))
         except Exception as error:  # noqa: BLE001 - whatever a commit fails of is its own outcome
             self._after_failure(connection)
             if len(commits) > 1:
@@ -107,6 +115,8 @@ class DuckDBStore:
         self._last_pos = plan.pos
         self._index.note(plan.rows, plan.snapshots)
         self._index.drop(plan.removed)
+        if files is not None:
+            self._cold.adopt(files)
         try:
             self._fault("commit:after")
         except Exception as error:  # noqa: BLE001 - what a failure point raises is the outcome
@@ -133,7 +143,7 @@ class DuckDBStore:
         """See `Store.rows`."""
         first, last = self._range(flow_id)
         if first is None:
-            return []
+            return self._archived_rows(flow_id, after_seq, limit, of)
         sql = f"SELECT {schema.ROW} FROM fm.log WHERE pos BETWEEN $1 AND $2 AND flow_id = $3 AND seq > $4"
         if of is not None:
             sql += f" AND kind IN ({', '.join(repr(kind) for kind in sorted(of))})"
@@ -143,9 +153,15 @@ class DuckDBStore:
             self._usable()
             rows = self._log.read(sql, [first, last, flow_id, after_seq])
         rows.sort(key=lambda row: row.seq)
+        if not rows and self._cold.may_have(flow_id):
+            return self._archived_rows(flow_id, after_seq, limit, of)
         if rows and limit is None and of is None:
             self._index.remember(flow_id, rows[-1].seq, rows[-1].pos)
         return rows
+
+    def _archived_rows(self, flow_id: str, after_seq: int, limit: int | None, of: frozenset[str] | None) -> list[Row]:
+        with _Reading():
+            return self._cold.rows(flow_id, after_seq, limit, of)
 
     def last_seq(self, flow_id: str) -> int:
         """See `Store.last_seq`."""
@@ -154,11 +170,11 @@ class DuckDBStore:
             return tail[0]
         first, last = self._range(flow_id)
         if first is None:
-            return 0
+            return self._cold.last_seq(flow_id)
         sql = "SELECT max(seq), max(pos) FROM fm.log WHERE pos BETWEEN $1 AND $2 AND flow_id = $3"
         seq, pos = self._run(sql, [first, last, flow_id])[0]
         if seq is None:
-            return 0
+            return self._cold.last_seq(flow_id)
         self._index.remember(flow_id, seq, pos)
         return int(seq)
 
@@ -174,7 +190,7 @@ class DuckDBStore:
             return copy.copy(lately)
         first = self._index.first_of_key(kind, key)
         if first is None:
-            return None
+            return self._cold.find(kind, key)
         with _Reading():
             self._usable()
             for reach in ("pos = $1", "pos >= $1"):
@@ -182,7 +198,7 @@ class DuckDBStore:
                 rows = self._log.read(sql, [first, kind, key])
                 if rows:
                     return rows[0]
-        return None
+            return self._cold.find(kind, key)
 
     def snapshot(self, flow_id: str, before_seq: int | None = None) -> Snapshot | None:
         """See `Store.snapshot`."""
@@ -201,6 +217,9 @@ class DuckDBStore:
     def rows_of(self, after: Mapping[str, int], of: frozenset[str] | None = None) -> dict[str, list[Row]]:
         """See `Store.rows_of`."""
         self._load_index()
+        if self._cold and any(self._cold.may_have(flow_id) for flow_id in after):
+            single = {flow_id: self.rows(flow_id, seq, of=of) for flow_id, seq in after.items()}
+            return {flow_id: rows for flow_id, rows in single.items() if rows}
         known = {flow_id: first for flow_id in after if (first := self._index.first_of_flow(flow_id)) is not None}
         if not known or not duckdb_many.pays(len(known), self._last_pos - min(known.values())):
             single = {flow_id: self.rows(flow_id, after[flow_id], of=of) for flow_id in known}
@@ -255,7 +274,7 @@ class DuckDBStore:
 
     def flow_rows(self, status: str | None = None, name: str | None = None, limit: int = 100, after: str | None = None) -> list[dict[str, Any]]:
         """See `Store.flow_rows`."""
-        sql = f"""WITH standing AS ({_STANDING})
+        sql = f"""WITH standing AS ({_STANDING.replace("fm.log", "fm.every")})
             SELECT s.flow_id FROM standing s WHERE s.start_pos IS NOT NULL
             AND ($1::VARCHAR IS NULL OR list_contains($2::VARCHAR[], s.status_kind))
             AND ($3::VARCHAR IS NULL OR EXISTS (FROM fm.entries e WHERE e.pos = s.start_pos
@@ -271,9 +290,9 @@ class DuckDBStore:
         """See `Store.find_flows`."""
         first, _ = self._range(prefix)
         started = f"SELECT 1 FROM fm.log WHERE pos >= $1 AND flow_id = $2 AND kind = '{kinds.FLOW_STARTED}' LIMIT 1"
-        if first is not None and self._run(started, [first, prefix]):
+        if (first is not None and self._run(started, [first, prefix])) or self._cold.last_seq(prefix):
             return [prefix]
-        sql = f"""SELECT flow_id FROM fm.log WHERE kind = '{kinds.FLOW_STARTED}' AND starts_with(flow_id, $1)
+        sql = f"""SELECT flow_id FROM fm.every WHERE kind = '{kinds.FLOW_STARTED}' AND starts_with(flow_id, $1)
             GROUP BY flow_id ORDER BY flow_id LIMIT $2"""
         return [flow_id for (flow_id,) in self._run(sql, [prefix, limit])]
 
@@ -310,6 +329,40 @@ class DuckDBStore:
         with _Reading(), cursor:
             return copy_store(cursor, self.path, folder)
 
+    def ended_before(self, at: int, limit: int) -> list[str]:
+        """See `FileStore.ended_before`."""
+        sql = f"""SELECT flow_id FROM (SELECT flow_id, min(pos) FILTER (kind = '{kinds.FLOW_STARTED}') AS start_pos, arg_max(kind, pos) AS status_kind,
+            max(at_us) AS at_us FROM fm.log WHERE kind IN ({_STATUS}) GROUP BY flow_id)
+            WHERE start_pos IS NOT NULL AND status_kind IN ({_ENDING}) AND at_us < $1 ORDER BY start_pos LIMIT $2"""
+        return [flow_id for (flow_id,) in self._run(sql, [at, limit])]
+
+    def archive(self, flows: Sequence[str], said: Row) -> int:
+        """See `FileStore.archive`."""
+        if self.path is None:
+            raise StoreError("a store in memory has no archive", type="store/path")
+        there = {flow_id: self.last_seq(flow_id) for flow_id in flows if self.is_in_log(flow_id)}
+        if not there:
+            return 0
+        with _Reading():
+            self._cold.sweep()
+            files = self._cold.with_rows(there)
+        commit = Commit([said], dict(there), remove=there)
+        (outcome,) = self._write_plan([commit], Plan.of([commit], self._last_pos, self.last_seq, self.find), files)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return len(there)
+
+    def is_in_log(self, flow_id: str) -> bool:
+        """Whether the flow has rows that are not archived."""
+        first, _ = self._range(flow_id)
+        return first is not None and bool(self._run("SELECT 1 FROM fm.log WHERE pos >= $1 AND flow_id = $2 LIMIT 1", [first, flow_id]))
+
+    def give_back(self) -> None:
+        """See `FileStore.give_back`."""
+        self._index.forget()
+        with contextlib.suppress(duckdb.TransactionException):  # somebody reads: the next time will do
+            self._usable().execute("CHECKPOINT")
+
     def close(self) -> None:
         """See `Store.close`."""
         with self._cursor_lock:
@@ -324,6 +377,8 @@ class DuckDBStore:
         self._connection = connect(self.path)
         self._file = OwnFile(self.path)
         self._log = LogTable(self._connection)
+        self._cold = Archive(self.path, self._log, archived(self._connection))
+        self._cold.sweep()
         self._last_pos = self._greatest_pos()
 
     def _usable(self) -> duckdb.DuckDBPyConnection:
@@ -385,7 +440,7 @@ class DuckDBStore:
         if not self._index.loaded:
             with _Reading():
                 self._usable()
-                flows = self._log.stream("SELECT flow_id, pos FROM fm.log WHERE seq = 1")
+                flows = self._log.stream("SELECT flow_id, min(pos) FROM fm.log GROUP BY flow_id")
                 keys = self._log.stream("SELECT kind, key, pos FROM fm.log WHERE key IS NOT NULL")
                 snapshots = self._log.stream("SELECT flow_id, min(pos) FROM fm.snapshots GROUP BY flow_id")
                 self._index.load(flows, keys, snapshots)

@@ -76,6 +76,10 @@ NOTEBOOK_ALLOWED: Final = "notebook-allowed"
 ENGINE: Final = "engine"
 FLOWS_IMPORTED: Final = "flows-imported"
 """Flows came from a file, under the ids and with the histories that they had."""
+FLOWS_ARCHIVED: Final = "flows-archived"
+"""Flows that were over are in the archive from here on."""
+EVENTS_PRUNED: Final = "events-pruned"
+"""The older part of a stream was taken out of the log."""
 FLOW_DELETED: Final = "flow-deleted"
 """A flow that was over was deleted, with the flows that belonged to it."""
 
@@ -117,7 +121,8 @@ ALL: Final = frozenset(STATUS) | OPENING | frozenset(CLOSING) | {
     CANCEL_REQUESTED, FLOW_UPGRADED, EFFECT_CANCELLING, TRUNCATED, ATTEMPT_STARTED, ATTEMPT_FAILED, LEASE_EXPIRED, VALUE_RECORDED, MESSAGE_RECEIVED,
     OUTPUT, LOG, CHECKPOINT, INFO, DEFINED, REQUEST, PROMISE_SETTLED, CELL_RESULT, ENGINE, PUBLISHED,
     TOPIC_DECLARED, SCHEDULE_DECLARED, SCHEDULE_REMOVED, SCHEDULE_PAUSED, SCHEDULE_RESUMED, SCHEDULE_FIRED, SCHEDULE_SKIPPED, QUEUE_DECLARED,
-    SOURCE_DECLARED, SOURCE_READ, NOTEBOOK_ALLOWED, ATOM_SET, FLOW_DELETED, FLOWS_IMPORTED,
+    SOURCE_DECLARED, SOURCE_READ, NOTEBOOK_ALLOWED, ATOM_SET, FLOW_DELETED, FLOWS_IMPORTED, FLOWS_ARCHIVED,
+    EVENTS_PRUNED,
 }  # fmt: skip
 
 DEFINITIONS_STREAM: Final = "$definitions"

@@ -11,6 +11,8 @@ after it, which takes less time than grouping; a step that was asked again (afte
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from flowmetal.store import kinds
@@ -27,12 +29,18 @@ _ATTEMPTS = _list(frozenset({kinds.ATTEMPT_STARTED, kinds.ATTEMPT_FAILED}))
 _STATUS = _list(kinds.STATUS)
 _STATUS_CASE = " ".join(f"WHEN '{kind}' THEN '{status}'" for kind, status in kinds.STATUS.items())
 
-ENTRIES: Final = """
+HOT: Final = """
 SELECT l.pos, l.flow_id, l.seq, l.at_us, l.kind, l.step, l.fiber, l.key,
     CASE WHEN g.pos IS NULL THEN l.data ELSE decode(b.body) END AS data
 FROM fm.log l LEFT JOIN fm.large g ON g.pos = l.pos LEFT JOIN fm.blobs b ON b.digest = g.digest
 """
 """The log with large values in place; inside `fm`, not for users."""
+
+ENTRIES: Final = "FROM fm.hot UNION ALL SELECT pos, flow_id, seq, at_us, kind, step, fiber, key, data FROM fm.cold"
+"""The same with what was archived."""
+
+EVERY: Final = "SELECT pos, flow_id, seq, at_us, kind, step FROM fm.log UNION ALL SELECT pos, flow_id, seq, at_us, kind, step FROM fm.cold"
+"""The log and what was archived, without values."""
 
 EVENTS: Final = """
 SELECT pos, flow_id, seq, make_timestamptz(at_us) AS "at", kind, step, fiber, TRY_CAST(data AS JSON) AS data
@@ -70,15 +78,15 @@ FROM typed
 """
 
 EFFECTS: Final = f"""
-WITH failed AS (SELECT flow_id, step, pos FROM fm.log WHERE kind = '{kinds.EFFECT_FAILED}'),
-retried AS (SELECT flow_id, pos FROM fm.log WHERE kind = '{kinds.FLOW_RETRIED}'),
+WITH failed AS (SELECT flow_id, step, pos FROM fm.every WHERE kind = '{kinds.EFFECT_FAILED}'),
+retried AS (SELECT flow_id, pos FROM fm.every WHERE kind = '{kinds.FLOW_RETRIED}'),
 again AS (
-    SELECT r.flow_id, r.step, max(r.pos) AS pos FROM fm.log r JOIN failed f ON r.flow_id = f.flow_id AND r.step = f.step AND r.pos > f.pos
+    SELECT r.flow_id, r.step, max(r.pos) AS pos FROM fm.every r JOIN failed f ON r.flow_id = f.flow_id AND r.step = f.step AND r.pos > f.pos
     WHERE r.kind IN ({_ASKED}) GROUP BY ALL
-    UNION ALL SELECT r.flow_id, r.step, max(r.pos) FROM fm.log r JOIN retried x ON r.flow_id = x.flow_id AND r.pos > x.pos
+    UNION ALL SELECT r.flow_id, r.step, max(r.pos) FROM fm.every r JOIN retried x ON r.flow_id = x.flow_id AND r.pos > x.pos
     WHERE r.kind IN ({_ASKED}) GROUP BY ALL
 ), cancelled AS (
-    SELECT c.flow_id, c.step, c.pos FROM fm.log c ANTI JOIN again x ON c.flow_id = x.flow_id AND c.step = x.step AND c.pos < x.pos
+    SELECT c.flow_id, c.step, c.pos FROM fm.every c ANTI JOIN again x ON c.flow_id = x.flow_id AND c.step = x.step AND c.pos < x.pos
     WHERE c.kind = '{kinds.EFFECT_CANCELLED}'
 ), asked AS (
     SELECT e.* FROM fm.entries e ANTI JOIN again x ON e.flow_id = x.flow_id AND e.step = x.step AND e.pos < x.pos WHERE e.kind IN ({_ASKED})
@@ -139,7 +147,7 @@ WITH due AS (
         AND TRY_CAST(data AS JSON)->>'$.op' IN ('sleep', 'timer')
 )
 SELECT d.flow_id, d.step, d.due_at, make_timestamptz(min(f.at_us)) AS fired_at
-FROM due d LEFT JOIN fm.log f ON f.flow_id = d.flow_id AND f.step = d.step AND f.kind = '{kinds.EFFECT_COMPLETED}'
+FROM due d LEFT JOIN fm.every f ON f.flow_id = d.flow_id AND f.step = d.step AND f.kind = '{kinds.EFFECT_COMPLETED}'
 GROUP BY d.flow_id, d.step, d.due_at
 """
 
@@ -191,7 +199,9 @@ FROM declared LEFT JOIN read USING (name) WHERE (d->>'$.options') IS NOT NULL
 """
 
 VIEWS: Final[dict[str, str]] = {
+    "fm.hot": HOT,
     "fm.entries": ENTRIES,
+    "fm.every": EVERY,
     "main.events": EVENTS,
     "main.flows": FLOWS,
     "main.effects": EFFECTS,
@@ -204,3 +214,16 @@ VIEWS: Final[dict[str, str]] = {
 CREATE: Final = tuple(f"CREATE OR REPLACE VIEW {name} AS {sql}" for name, sql in VIEWS.items())
 FINGERPRINT: Final = hashlib.sha256("\n".join(CREATE).encode()).hexdigest()[:16]
 """Kept in the store's meta: views are made again only when they have changed."""
+
+
+COLD: Final = ("pos", "flow_id", "seq", "at_us", "kind", "step", "fiber", "data", "exact", "key")
+_NUMBERS: Final = frozenset({"pos", "seq", "at_us", "step", "fiber"})
+
+
+def create_cold(folder: Path | None, files: Sequence[str]) -> str:
+    """The statement that makes `fm.cold`: the rows in these Parquet files of the archive."""
+    if not files or folder is None:
+        nothing = ", ".join(f"NULL::{'BIGINT' if name in _NUMBERS else 'VARCHAR'} AS {name}" for name in COLD)
+        return f"CREATE OR REPLACE VIEW fm.cold AS SELECT {nothing} WHERE false"
+    paths = ", ".join("'" + str(folder / name).replace("'", "''") + "'" for name in files)
+    return f"CREATE OR REPLACE VIEW fm.cold AS SELECT {', '.join(COLD)} FROM read_parquet([{paths}])"

@@ -27,6 +27,15 @@ class BackupRequest(BaseModel):
     directory: str = Field(min_length=1, max_length=4000)
 
 
+class ArchiveRequest(BaseModel):
+    """Which flows that are over: of an age, under a condition over the view `flows`. `keep` is the store's setting from now on."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    older_than: str | None = Field(default=None, max_length=100)
+    where: str | None = Field(default=None, min_length=1, max_length=10_000)
+    keep: str | None = Field(default=None, max_length=100)
+
+
 class ExportRequest(BaseModel):
     """Which flows, by id or an unambiguous prefix."""
 
@@ -85,3 +94,10 @@ async def import_flows(request: Request, context: Ctx, by: By) -> Response:
     data = await read_body(request, replace(context.limits, max_body=context.limits.max_file))
     taken = await context.engine.keeping.import_flows(data, by=by)
     return json_response(taken, 201 if taken["new"] else 200)
+
+
+@router.post("/v1/archive", summary="Archive flows that are over", openapi_extra=json_body(ArchiveRequest.model_json_schema(), required=False))
+async def archive(request: Request, context: Ctx, by: By) -> Response:
+    """Moves flows that are over into Parquet files beside the store, where they answer as before; how many, and the store's setting."""
+    body = ArchiveRequest.model_validate(await read_json_object(request, context.limits))
+    return json_response(await context.engine.keeping.archive(older_than=body.older_than, where=body.where, keep=body.keep, by=by))

@@ -1,0 +1,159 @@
+"""Flows that are over, in Parquet files beside the store: they answer as before, and the store's own file stays small.
+
+In: the rows of flows that are over. Out: files in the folder `PATH.archive`, and rows read from them. The one rule: which files count
+is said in the store, in the same commit that takes the rows out of the log; a file that is not named there is as if it were not.
+
+A file has the columns of the log, large values in place, sorted by flow. Small files are made one when there are many.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+
+from flowmetal.store import schema, views
+from flowmetal.store.backup import archive_of, quoted, sync
+from flowmetal.store.duckdb_log import LogTable
+from flowmetal.store.guard import tidy
+from flowmetal.store.positions import Positions
+from flowmetal.store.protocol import Row, StoreError
+
+FILES: Final = 16
+"""When there are so many files, the small ones become one."""
+SMALL: Final = 64 * 1024 * 1024
+"""Bytes of a file that is small."""
+META: Final = "archive"
+"""The setting of the store that names the files."""
+
+_COLUMNS: Final = ", ".join(name for name, _ in schema.LOG_COLUMNS)
+_HOT: Final = f"""SELECT l.pos, l.flow_id, l.seq, l.at_us, l.kind, l.step, l.fiber,
+    CASE WHEN starts_with(l.data, '{schema.REFERENCE}') THEN decode(d.body) ELSE l.data END AS data,
+    CASE WHEN starts_with(l.exact, '{schema.REFERENCE}') THEN decode(x.body) ELSE l.exact END AS exact, l.key
+    FROM fm.log l LEFT JOIN fm.blobs d ON starts_with(l.data, '{schema.REFERENCE}') AND d.digest = substr(l.data, 2)
+    LEFT JOIN fm.blobs x ON starts_with(l.exact, '{schema.REFERENCE}') AND x.digest = substr(l.exact, 2)"""
+_NAMES: Final = """SELECT flow_id, NULL, min(pos) FROM fm.cold GROUP BY flow_id
+    UNION ALL SELECT kind, key, pos FROM fm.cold WHERE key IS NOT NULL"""
+
+Statement = tuple[str, Sequence[Any]]
+
+
+class Archive:
+    """The files of one store. Used on the writer's thread."""
+
+    def __init__(self, path: Path | None, log: LogTable, files: Sequence[str]) -> None:
+        self.folder = None if path is None else archive_of(path)
+        self.files = list(files)
+        self._log = log
+        self._first = Positions()
+        self._loaded = False
+
+    def __bool__(self) -> bool:
+        return bool(self.files)
+
+    # Reading
+
+    def may_have(self, name: str | tuple[str, str]) -> bool:
+        """Whether there may be a flow of that id, or a row of that kind and key. No answer but yes costs a look at the files."""
+        if not self.files:
+            return False
+        if not self._loaded:
+            names = self._stream(
+                "SELECT flow_id, NULL, min(pos) FROM fm.cold GROUP BY flow_id UNION ALL SELECT kind, key, pos FROM fm.cold WHERE key IS NOT NULL"
+            )
+            self._first.load([(first if key is None else (first, key), pos) for first, key, pos in names])
+            self._loaded = True
+        return self._first.get(name) is not None
+
+    def rows(self, flow_id: str, after_seq: int = 0, limit: int | None = None, of: frozenset[str] | None = None) -> list[Row]:
+        """See `Store.rows`."""
+        if not self.may_have(flow_id):
+            return []
+        kinds = "" if of is None else f" AND kind IN ({', '.join(repr(kind) for kind in sorted(of))})"
+        sql = f"SELECT {schema.ROW} FROM fm.cold WHERE flow_id = $1 AND seq > $2{kinds} ORDER BY seq"
+        return self._log.read(sql if limit is None else f"{sql} LIMIT {int(limit)}", [flow_id, after_seq])
+
+    def last_seq(self, flow_id: str) -> int:
+        """See `Store.last_seq`."""
+        return int(self._log.select("SELECT coalesce(max(seq), 0) FROM fm.cold WHERE flow_id = $1", [flow_id])[0][0]) if self.may_have(flow_id) else 0
+
+    def find(self, kind: str, key: str) -> Row | None:
+        """See `Store.find`."""
+        if not self.may_have((kind, key)):
+            return None
+        found = self._log.read(f"SELECT {schema.ROW} FROM fm.cold WHERE kind = $1 AND key = $2 ORDER BY pos LIMIT 1", [kind, key])
+        return found[0] if found else None
+
+    def _stream(self, sql: str) -> Iterator[Any]:
+        try:
+            yield from self._log.stream(sql)
+        except duckdb.Error as error:
+            hint = f"put the folder {self.folder} back in its place, as it was"
+            raise StoreError(f"the archive cannot be read: {tidy(error)}", hint=hint) from error
+
+    # Writing
+
+    def with_rows(self, flows: Iterable[str]) -> list[str]:
+        """A new file has the rows that the log has of these flows: the files that count then."""
+        merged = [name for name in self.files if len(self.files) >= FILES and self._size(name) < SMALL]
+        chosen = f"{_HOT} WHERE l.flow_id IN ({_texts(flows)})"
+        parts = [chosen, *([f"SELECT {_COLUMNS} FROM read_parquet({self._paths(merged)})"] if merged else [])]
+        return [name for name in self.files if name not in merged] + [self._write(" UNION ALL ".join(parts))]
+
+    def without(self, flows: Iterable[str]) -> list[str] | None:
+        """Files without these flows, for those that have some of them: the files that count then; None where none has any."""
+        gone = [flow_id for flow_id in flows if self.may_have(flow_id)]
+        if not gone:
+            return None
+        kept = []
+        for name in self.files:
+            source = f"read_parquet({self._paths([name])})"
+            if not self._log.select(f"SELECT 1 FROM {source} WHERE flow_id IN ({_texts(gone)}) LIMIT 1"):
+                kept.append(name)
+            elif self._log.select(f"SELECT 1 FROM {source} WHERE flow_id NOT IN ({_texts(gone)}) LIMIT 1"):
+                kept.append(self._write(f"SELECT {_COLUMNS} FROM {source} WHERE flow_id NOT IN ({_texts(gone)})"))
+        return kept
+
+    def statements(self, files: Sequence[str]) -> list[Statement]:
+        """What makes these the files that count, within a transaction."""
+        assert self.folder is not None
+        return [(views.create_cold(self.folder, files), ()), (schema.INSERT_META, (META, json.dumps(list(files))))]
+
+    def adopt(self, files: Sequence[str]) -> None:
+        """These are the files that count now. Others stay until the next time: somebody may be reading them."""
+        self.files, self._loaded = list(files), False
+
+    def sweep(self) -> None:
+        """Takes away files that do not count."""
+        if self.folder is not None and self.folder.is_dir():
+            for path in self.folder.glob("*.parquet*"):
+                if path.name not in self.files:
+                    path.unlink(missing_ok=True)
+
+    def _write(self, select: str) -> str:
+        assert self.folder is not None
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        name = f"{uuid.uuid4().hex}.parquet"
+        partial, path = self.folder / f"{name}.partial", self.folder / name
+        self._log.select(f"COPY ({select} ORDER BY flow_id, seq) TO '{quoted(partial)}' (FORMAT parquet, COMPRESSION zstd)")
+        partial.chmod(0o600)
+        sync(partial)
+        partial.rename(path)
+        sync(self.folder)
+        return name
+
+    def _paths(self, names: Sequence[str]) -> str:
+        assert self.folder is not None
+        return "[" + ", ".join(f"'{quoted(self.folder / name)}'" for name in names) + "]"
+
+    def _size(self, name: str) -> int:
+        assert self.folder is not None
+        return (self.folder / name).stat().st_size
+
+
+def _texts(values: Iterable[str]) -> str:
+    return ", ".join("'" + value.replace("'", "''") + "'" for value in values)

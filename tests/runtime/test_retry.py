@@ -195,6 +195,14 @@ async def test_code_that_fails_by_itself_is_not_retried_and_says_how_to_go_on(b:
 
 
 @scene
+async def test_code_that_fails_of_what_another_flow_gave_is_not_retried(b: Bench) -> None:
+    await b.load('(defflow other [] 5) (defflow main [] (throw (ex-info (str "no " @(start other)) {})))')
+    flow = await b.start("main")
+    with pytest.raises(FlowConflict, match="failed in its own code"):
+        await b.engine.control(flow, "retry")
+
+
+@scene
 async def test_a_step_that_only_looks_is_asked_again_when_the_code_fails_of_its_answer(b: Bench) -> None:
     answers = [{"status": 503}, {"status": 200}]
     b.world.answer = lambda call: answers.pop(0)

@@ -85,14 +85,14 @@ async def _cause(engine: Engine, flow_id: str, rows: list[Row]) -> Taken:
         raise FlowConflict(f"flow {flow_id} was ended from outside, not by a step that failed", hint=_fork(flow_id))
     cause = _origin(failure)
     asked = {row.step: json.loads(row.data) for row in rows if row.kind in ASKED}
-    if cause is not None and (cause.draft.error is not None or asked[cause.draft.step]["op"] in ONLY_LOOKS):
+    f = asked.get(cause.draft.step) if cause is not None else None  # none where it took a promise of another flow
+    if cause is not None and (cause.draft.error is not None or (f is not None and f["op"] in ONLY_LOOKS)):
         cause.last = failure.taken[-1].draft.seq
         return cause
     where, after = "", ""
     if failure.error.span is not None:
         where = f" at {failure.error.span}"
-    if cause is not None:
-        f = asked[cause.draft.step]
+    if cause is not None and f is not None:
         after = f", after step {cause.draft.step} ({f['op']} {f.get('target', '')}".rstrip() + ") had completed"
     raise FlowConflict(
         f"flow {flow_id} failed in its own code{where}{after}: no step of it is to be asked again",

@@ -19,6 +19,7 @@ from flowmetal.lang.library import load_root
 from flowmetal.lang.machine import Machine
 from flowmetal.lang.origin import ForkPoint, Origin
 from flowmetal.lang.persistent import Map, Vector
+from flowmetal.lang.printer import pr_str
 from flowmetal.lang.requests import Action, Define, Ended, Mark, Request, Withdraw
 from flowmetal.lang.session import Cell
 from flowmetal.lang.thrown import Held, error_value
@@ -28,6 +29,8 @@ from flowmetal.runtime.book import BEGIN, Book
 from flowmetal.runtime.rows import Draft, request_hash
 from flowmetal.store import kinds
 
+ARGUMENTS_LIMIT = 200
+"""Characters of arguments in a message."""
 Supply = Callable[["Process", Request], Any]
 
 
@@ -260,12 +263,16 @@ class Process(Book):
     def _compare(self, recorded: Draft, r: Request) -> None:
         f = recorded.facts
         if f.get("hash") != r.digest or f.get("op") != r.op:
-            raise mismatch(self.flow_id, recorded, asks(r))
+            raise mismatch(self.flow_id, recorded, asks(recorded, r))
 
 
-def asks(r: Request) -> str:
-    """What a program asks for now, and where."""
-    return f"now asks for {f'{r.op} {r.target}'.strip()} at {r.span}"
+def asks(recorded: Draft, r: Request) -> str:
+    """What a program asks for now, and where; and how, where nothing but the arguments differs from what is recorded."""
+    now = f"now asks for {f'{r.op} {r.target}'.strip()} at {r.span}"
+    if (recorded.facts.get("op"), recorded.facts.get("target")) != (r.op, r.target):
+        return now
+    was, are = (pr_str(args)[:ARGUMENTS_LIMIT] for args in (recorded.values["args"], Vector.of(r.args)))
+    return f"{now}: the arguments were {was}, and are {are}"
 
 
 def mismatch(flow_id: str, recorded: Draft, but: str) -> LispError:

@@ -185,11 +185,11 @@ class Reexecution(Process):
         if known_as != self.flow_id:
             digest = request_hash(r.op, r.target, Vector.of(r.args), self.flow_id, known_as=known_as)
         if f.get("op") != r.op or f.get("hash") != digest:
-            raise mismatch(known_as, recorded, asks(r))
+            raise mismatch(known_as, recorded, asks(recorded, r))
 
 
 def _unrecorded(process: Process, request: Request) -> Any:
     recorded = process.steps_recorded.get(request.step)
     if recorded is not None and isinstance(process, Reexecution):
-        process.differs = mismatch(process.source.flow_id, recorded, asks(request))
+        process.differs = mismatch(process.source.flow_id, recorded, asks(recorded, request))
     raise StopAt

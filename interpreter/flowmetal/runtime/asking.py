@@ -101,11 +101,12 @@ class Asking:
         target, question = self.open.get((flow_id, step), ("", ""))
         if not question:
             return
-        answer = await self.answer(target, question)
+        ends = await engine.writer.call(engine.store.rows, target, 0, None, kinds.ENDING | {kinds.FLOW_RETRIED})
+        answer = await self.answer(target, question)  # after the end was looked for: it may come with the answer, between two questions
         if answer is not None:
             draft = to_draft(answer, loader(engine.definitions.registry))
             self._settle(flow_id, step, draft.values["value"], None)
-        elif (ends := await engine.writer.call(engine.store.rows, target, 0, None, kinds.ENDING | {kinds.FLOW_RETRIED})) and ends[-1].kind in kinds.ENDING:
+        elif ends and ends[-1].kind in kinds.ENDING:
             self._settle(flow_id, step, None, ErrorValue(kw("flow/ended"), f"flow {target} ended without a reply"))
 
     def _settle(self, flow_id: str, step: int, value: Any, error: ErrorValue | None) -> None:

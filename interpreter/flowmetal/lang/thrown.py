@@ -13,7 +13,7 @@ from flowmetal.lang.frames import Fiber
 from flowmetal.lang.persistent import Map
 from flowmetal.lang.values import ErrorValue, kw
 
-MAX_TRACE = 40
+MAX_TRACE = 20
 
 
 class Held(BaseException):
@@ -61,7 +61,19 @@ _OTHERS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str,
 
 
 def trace(fiber: Fiber) -> tuple[Any, ...]:
-    """(function, span) of each frame, innermost first; long ones folded."""
-    frames = [(f.arity.code.name or "fn", f.span) for f in reversed(fiber.frames)]
+    """(function, span) of each frame, innermost first. Of the library only what the program called, without a place; calls
+    that repeat are one line, and long traces are folded."""
+    frames: list[tuple[str, Any]] = []
+    times: list[int] = []
+    for f in reversed(fiber.frames):
+        frame = (f.arity.code.name or "fn", f.span if f.arity.code.root.prelude is None else None)
+        if frames and frame[1] is None and frames[-1][1] is None:
+            frames[-1] = frame
+        elif frames and frame == frames[-1]:
+            times[-1] += 1
+        else:
+            frames.append(frame)
+            times.append(1)
+    frames = [(name if n == 1 else f"{name} ({n} times)", span) for (name, span), n in zip(frames, times, strict=True)]
     half = MAX_TRACE // 2
     return tuple(frames if len(frames) <= MAX_TRACE else [*frames[:half], (f"… {len(frames) - MAX_TRACE} more …", None), *frames[-half:]])

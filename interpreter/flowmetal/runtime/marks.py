@@ -164,5 +164,5 @@ def render(error: ErrorValue) -> str:
     """An error for a person: message, place with a caret, the Lisp stack."""
     e = raised(error)
     text = FlowmetalError(e.message, type=e.type, span=error.span).render()
-    frames = [f"  in {name} at {span}" for name, span in error.trace if span is not None]
+    frames = [f"  in {name} at {span}" if span is not None else f"  {name}" if name.startswith("…") else f"  in {name}" for name, span in error.trace]
     return "\n".join([text, *frames]) if len(frames) > 1 else text

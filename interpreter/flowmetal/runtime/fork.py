@@ -129,7 +129,7 @@ class Forks:
         while True:
             past = Past(engine, new_id, mine, wish, arrivals)
             await past.share(asked, version)
-            if not wish.outcome or asked.kind == kinds.VALUE_RECORDED or wish.at in past.open or not arrivals:
+            if not wish.outcome or asked.kind == kinds.VALUE_RECORDED or wish.at in past.open or wish.at in past.steps_recorded or not arrivals:
                 break
             arrivals = arrivals[:-1]  # the one that made the original withdraw the step: it comes after
         past.check(asked)
@@ -186,7 +186,7 @@ class Past(Reexecution):
     def check(self, asked: Draft) -> None:
         """Raises LispError where this cannot be a fork's past."""
         wish, step = self.wish, self.wish.at
-        if self.ended:
+        if self.end is not None and not (wish.outcome and asked.kind == kinds.VALUE_RECORDED):
             raise LispError(f"flow {self.source.flow_id} has ended in what would be shared: there is nothing left to do after step {step}", type="value")
         late = [n for n in self.steps_recorded if n < step]
         if late or (wish.outcome and step in self.steps_recorded):

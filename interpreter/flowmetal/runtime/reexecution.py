@@ -65,6 +65,8 @@ class Run:
 
 def renamed(row: Row, flow_id: str, known_as: str) -> Row:
     """A row in which the flow's own handles and promises are those of another."""
+    if row.kind == kinds.AWAIT_SETTLED and json.loads(row.data)["flow"] == flow_id:  # it waited for a promise of its own
+        row = replace(row, data=json.dumps({**json.loads(row.data), "flow": known_as}))
     if row.exact is None or flow_id not in row.exact:
         return row
     values = json.loads(row.exact)
@@ -75,7 +77,7 @@ def renamed(row: Row, flow_id: str, known_as: str) -> Row:
             if place is not None and node[place] == flow_id:
                 node[place] = known_as
         values[name] = json.dumps(document, separators=(",", ":"))
-    return Row(row.flow_id, row.kind, row.data, row.at, row.step, row.fiber, json.dumps(values), row.key, row.seq, row.pos)
+    return replace(row, exact=json.dumps(values))
 
 
 class Reexecution(Process):
@@ -92,6 +94,8 @@ class Reexecution(Process):
         """How many arrivals were taken."""
         self.stopped = False
         """It has come to the step at which it is to stop."""
+        self.end: Draft | None = None
+        """How it would end. That is not written down: who goes on from here comes to it again."""
         self.differs: LispError | None = None
         """Why it stopped, where it asked for something else than what is recorded."""
         self.made: Counter[str] = Counter()
@@ -107,7 +111,7 @@ class Reexecution(Process):
         self.machine.stop_at = stop_at
         await self._until_it_waits()
         for arrival in arrivals:
-            if self.stopped or self.ended:
+            if self.stopped or self.end is not None:
                 return
             message = self.source.messages.get(arrival.facts.get("message_id", ""))
             if message is not None:
@@ -118,6 +122,9 @@ class Reexecution(Process):
 
     def append(self, draft: Draft) -> None:
         """Writes a row down. Only a callback's keeps its key: other keys say what happened to the original."""
+        if draft.kind in kinds.ENDING:
+            self.end = draft
+            return
         key = draft.key if draft.kind == kinds.EFFECT_REQUESTED else None
         draft = replace(draft, key=key, at=max(self.at, draft.at), seq=len(self.written) + 1)
         self.written.append(draft)
@@ -132,12 +139,11 @@ class Reexecution(Process):
         """What to say of the first recorded step that was not asked."""
         if not self.steps_recorded:
             return None
-        end = next((draft for draft in reversed(self.written) if draft.kind in kinds.ENDING), None)
-        if end is None:
+        if self.end is None:
             place = next((f.frames[-1].span for f in self.state.fibers.values() if f.promise is self.state.main and f.frames), None)
             but = f"now does not ask for it, and waits{f' at {place}' if place is not None else ''}"
         else:
-            but = "now ends before it" if end.error is None else f"now fails before it: {end.error.message}"
+            but = "now ends before it" if self.end.error is None else f"now fails before it: {self.end.error.message}"
         return mismatch(self.source.flow_id, self.steps_recorded[min(self.steps_recorded)], but)
 
     async def _until_it_waits(self) -> None:

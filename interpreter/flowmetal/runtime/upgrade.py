@@ -116,7 +116,7 @@ def _unlike(run: Run, again: Reexecution) -> LispError | None:
             message = f"flow {run.flow_id} has other rows {kind} on record than it would have now: {was[:3]} and {now[:3]}"
             return LispError(message, type="replay/mismatch")
     withdrawn = {d.step for d in again.written if d.kind == kinds.EFFECT_CANCELLED}
-    left = sorted(d.step for d in run.rows if d.kind == kinds.EFFECT_CANCELLED and d.step in run.steps and d.step not in withdrawn)
+    left = sorted(d.step for d in run.rows if d.kind == kinds.EFFECT_CANCELLED and not d.facts.get("ended") and d.step in run.steps and d.step not in withdrawn)
     return mismatch(run.flow_id, run.steps[left[0]], "was withdrawn, and now would be waited for") if left else None
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from postgres_server import Server
 from programs import PROGRAMS
 
 from flowmetal.lang.library import OPS, prelude
@@ -53,6 +54,24 @@ def test_on_a_file_it_is_the_same(name: str, tmp_path: Path) -> None:
 
     outcomes = check(PROGRAMS[name], make_store=open_again, of=every_other)
     assert len(files) == len(outcomes) - 1
+    assert max(outcome.lives for outcome in outcomes) > 1
+
+
+@pytest.mark.parametrize("name", ["steps", "cancelled"])
+def test_in_postgresql_it_is_the_same(name: str, postgres: Server) -> None:
+    from flowmetal.store.postgres_store import PostgresStore
+
+    urls: dict[Faults, str] = {}
+
+    def open_again(faults: Faults) -> PostgresStore:
+        if faults not in urls:
+            urls[faults] = postgres.store()
+        return PostgresStore(urls[faults], faults=faults)
+
+    outcomes = check(PROGRAMS[name], make_store=open_again, of=every_other)
+    for url in urls.values():
+        postgres.give_back(url)
+    assert len(urls) == len(outcomes) - 1
     assert max(outcome.lives for outcome in outcomes) > 1
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 from bench import Bench, scene
 
 from flowmetal.errors import LispError
+from flowmetal.runtime import transitions
 from flowmetal.runtime.connector import Failed
 from flowmetal.runtime.diff import diff
 
@@ -58,6 +60,20 @@ async def test_inside_a_function(b: Bench) -> None:
         await b.engine.state(flow, 2, total + 1)
     with pytest.raises(LispError, match="name the step too"):
         await b.engine.state(flow, None, 1)
+
+
+@scene
+async def test_what_computes_for_ever_is_counted_up_to_a_limit(b: Bench) -> None:
+    b.engine.fuel = 500
+    await b.load("(defflow main [] (now) (loop [n 0] (recur (inc n))))")
+    flow, _ = await b.engine.start_flow("main", [])
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await b.engine.control(flow, "pause")
+    state = await asyncio.wait_for(b.engine.state(flow, 1, 10), 20)
+    assert (state["transitions"], state["stack"][0]["function"]) == (transitions.MOST, "main")
+    with pytest.raises(LispError, match="counted up to 100000"):
+        await b.engine.state(flow, 1, 10**12)
 
 
 @scene

@@ -27,6 +27,8 @@ from flowmetal.store.protocol import Row, Snapshot, Store
 
 SLICE = 20_000
 """Transitions between two looks at whether somebody else wants the loop."""
+STRIDE = 1_000
+"""The same, where each transition is made by itself."""
 BEYOND = 200_000
 """Transitions that are computed after the last row, to come to where a flow waits. One that computes for longer is shown on its way."""
 ASKING = frozenset({kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED})
@@ -129,7 +131,7 @@ async def run_until_asked(process: Process, step: int) -> None:
     while process.runnable and process.state.steps < step:
         process.run(1)
         count += 1
-        if count % SLICE == 0:
+        if count % STRIDE == 0:
             await asyncio.sleep(0)
 
 

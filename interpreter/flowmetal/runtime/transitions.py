@@ -25,7 +25,9 @@ async def state_after(
     definitions: Definitions, flow_id: str, rows: list[Row], snapshot: Snapshot | None, step: int, number: int
 ) -> dict[str, Any]:  # fmt: skip
     """The state after so many transitions from the instant at which the flow asked for `step`, until it asks for the next.
-    Raises LispError where there are not so many."""
+    Raises LispError where there are not so many, or too many to count."""
+    if number > MOST:
+        raise LispError(f"transitions are counted up to {MOST}, which is less than {number}", type="limit")
     process = past.prepared(definitions, flow_id, rows, snapshot, step)
     found = await past.state_at(definitions, flow_id, rows, snapshot, step) if number == 0 else None
     await past.run_until_asked(process, step)
@@ -33,7 +35,7 @@ async def state_after(
     machine.tiers, machine.hold, machine.stop_at = False, True, step + 1
     count = 0
     try:
-        while count < max(MOST, number) and process.transition():
+        while count < MOST and process.transition():
             count += 1
             if count == number:
                 found = past.describe(process, "running", step=step, current=machine.fiber, ahead=True)

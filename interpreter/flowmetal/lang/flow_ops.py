@@ -243,7 +243,6 @@ _on_flow(
 _on_flow("cancel!", 1, 2, "([flow] [flow reason])", "Cancels a flow: :flow/cancelled is thrown where it waits.")
 _on_flow("terminate!", 1, 2, "([flow] [flow reason])", "Ends a flow at once, without its clean-up.")
 _on_flow("status", 1, 1, "([flow])", "A flow's status, as a keyword.")
-_on_flow("history", 1, 1, "([flow])", "A flow's events, as a vector of maps.")
 _on_flow(
     "state-diff", 3, 3, "([flow step step])",
     "What changed in a flow from one step to another (nil is now): frames left and entered, locals old and new, promises opened and settled.",
@@ -262,13 +261,34 @@ def _state_at(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     return m.ask(fiber, "state-at", flow_id_of(args[0]), args[1:])
 
 
-@op("flow", "flows", 0, 1, "([] [{:keys [status name limit]}])", "Flows of this store, newest first, as a vector of maps.")
+def _need_count(options: Map, name: str, what: str) -> None:
+    given = options.get(kw(name), 1)
+    if type(given) is not int or given < 1:
+        raise LispError(f"the :{name} of {what} must be a positive integer, but is {pr_str(given)}", type="value")
+
+
+@op(
+    "flow", "history", 1, 2, "([flow] [flow {:keys [kind after limit]}])",
+    "A flow's events, in order, as a vector of maps: of a :kind (or those in a vector or set), :after a seq, no more than :limit.",
+)  # fmt: skip
+def _history(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
+    if len(args) > 1 and args[1] is not None:
+        options = options_of(args[1], ("kind", "after", "limit"), "history")
+        _need_count(options, "limit", "history")
+        _need_count(options, "after", "history")
+    return m.ask(fiber, "history", flow_id_of(args[0]), args[1:])
+
+
+@op(
+    "flow", "flows", 0, 1, "([] [{:keys [status name kind parent tags limit]}])",
+    "Flows of this store, newest first, as a vector of maps: of a :status, a :name, a :kind, a :parent, whose :tags match a pattern; 100, or :limit.",
+)  # fmt: skip
 def _flows(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     if args and args[0] is not None:
-        options = options_of(args[0], ("status", "name", "limit"), "flows")
-        limit = options.get(kw("limit"), 1)
-        if type(limit) is not int or limit < 1:
-            raise LispError(f"the :limit of flows must be a positive integer, but is {pr_str(limit)}", type="value")
+        options = options_of(args[0], ("status", "name", "kind", "parent", "tags", "limit"), "flows")
+        _need_count(options, "limit", "flows")
+        if options.get(kw("parent")) is not None:
+            args = [options.assoc(kw("parent"), flow_id_of(options.get(kw("parent"))))]
     return m.ask(fiber, "flows", "", args)
 
 

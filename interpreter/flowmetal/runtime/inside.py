@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flowmetal.errors import FlowEnded
-from flowmetal.lang.persistent import EMPTY_MAP, Map
+from flowmetal.lang.persistent import EMPTY_MAP, List, Map, Set, Vector
 from flowmetal.lang.plain import from_plain
 from flowmetal.lang.values import Keyword, kw
 from flowmetal.runtime import history, shared_atoms
 from flowmetal.runtime.control import WRITES
+from flowmetal.runtime.matching import matches
 from flowmetal.runtime.process import Process, loader
 from flowmetal.runtime.rows import Draft
 from flowmetal.store import kinds
@@ -25,6 +26,9 @@ OPS = shared_atoms.OPS | frozenset({
     "send", "publish", "subscribe", "topic", "pause", "resume", "cancel", "terminate", "retry", "step", "status", "history", "flows", "state-at",
     "state-diff", "promise-status", "fork", "upgrade", "queue", "schedule", "unschedule", "defsource",
 })  # fmt: skip
+
+PAGE = 200
+"""Flows that are looked at together, where not all of them fit."""
 
 
 async def perform(engine: Engine, sender: str, key: str, draft: Draft) -> Any:
@@ -60,7 +64,8 @@ async def perform(engine: Engine, sender: str, key: str, draft: Draft) -> Any:
     if op == "status":
         return kw((await engine.flow(target))["status"])
     if op == "history":
-        return from_plain(await engine.events(target))
+        options = args[0] if args and args[0] is not None else EMPTY_MAP
+        return _history(await engine.events(target, options.get(kw("after"), 0)), options)
     if op == "state-at":
         options = args[1] if len(args) > 1 and args[1] is not None else EMPTY_MAP
         return from_plain(await engine.state(target, args[0], options.get(kw("transition"))))
@@ -93,9 +98,29 @@ async def _control(engine: Engine, target: str, action: str, args: list[Any], ke
 
 
 async def _flows(engine: Engine, options: Map) -> Any:
-    status, limit = options.get(kw("status")), options.get(kw("limit"), 100)
-    name = status.name if isinstance(status, Keyword) else status
-    return from_plain((await engine.flows(name, options.get(kw("name")), limit))["items"])
+    """Flows, page by page, until there are as many as are wanted of those that fit."""
+    status, limit, after = _name(options.get(kw("status"))), options.get(kw("limit"), 100), None
+    wanted = {name: value for name, value in (("kind", _name(options.get(kw("kind")))), ("parent_id", options.get(kw("parent")))) if value is not None}
+    found: list[Any] = []
+    while len(found) < limit:
+        page = await engine.flows(status, options.get(kw("name")), max(limit, PAGE) if wanted or kw("tags") in options else limit, after)
+        rows = [row for row in page["items"] if all(row[name] == value for name, value in wanted.items())]
+        found += [row for row in rows if matches(options.get(kw("tags")), from_plain(row["tags"]))]
+        after = page["next"]
+        if after is None:
+            break
+    return from_plain(found[:limit])
+
+
+def _history(events: list[dict[str, Any]], options: Map) -> Any:
+    """The events of a flow that were asked for."""
+    kind = options.get(kw("kind"))
+    names = None if kind is None else {_name(each) for each in (kind if isinstance(kind, (Vector, List, Set)) else [kind])}
+    return from_plain([event for event in events if names is None or event["kind"] in names][: options.get(kw("limit"))])
+
+
+def _name(x: Any) -> Any:
+    return x.name if isinstance(x, Keyword) else x
 
 
 async def _promise_status(engine: Engine, flow_id: str, promise: Any) -> Keyword:

@@ -144,6 +144,19 @@ def test_another_encoding(postgres: Server) -> None:
     refused(postgres.url("latin"), "has the encoding LATIN1", "store/path")
 
 
+def test_a_database_that_sorts_as_a_language_does(postgres: Server) -> None:
+    postgres.sql("CREATE DATABASE sorted TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LOCALE 'C'")
+    store = PostgresStore(postgres.url("sorted"))
+    for flow_id in ("a-b", "aB", "ab", "aC", "b"):
+        commit(store, started(flow_id, parent="ab"))
+    assert store.find_flows("a", 9) == ["a-b", "aB", "aC", "ab"]
+    assert store.find_flows("a", 2) == ["a-b", "aB"]
+    sql = """WITH RECURSIVE family(id) AS (SELECT unnest($1::text[]) UNION SELECT f.flow_id FROM family JOIN flows f ON f.parent_id = family.id)
+        SELECT count(*) FROM family JOIN events e ON e.flow_id = family.id AND e.data->>'parent' <> e.kind"""
+    assert store.query(sql, [["ab"]]).rows == [(5,)]
+    store.close()
+
+
 def test_one_interpreter_has_the_store(url: str) -> None:
     assert hosts(url) == (False, [])
     store = PostgresStore(url)

@@ -68,8 +68,8 @@ PAGE: Final = f"""WITH standing AS MATERIALIZED ({_STANDING})
     ORDER BY s.start_pos DESC LIMIT $4::bigint"""
 
 STARTED: Final = f"SELECT 1 FROM fm.log WHERE flow_id = $1 AND kind = '{kinds.FLOW_STARTED}' LIMIT 1"
-BY_PREFIX: Final = f"""SELECT flow_id FROM fm.log WHERE flow_id >= $1::text AND flow_id <= $1::text || U&'\\+10FFFF' AND starts_with(flow_id, $1::text)
-    AND kind = '{kinds.FLOW_STARTED}' GROUP BY flow_id ORDER BY flow_id LIMIT $2::bigint"""
+BY_PREFIX: Final = f"""SELECT flow_id FROM fm.log WHERE flow_id COLLATE "C" >= $1::text AND flow_id COLLATE "C" <= $1::text || U&'\\+10FFFF'
+    AND starts_with(flow_id, $1::text) AND kind = '{kinds.FLOW_STARTED}' GROUP BY flow_id ORDER BY flow_id COLLATE "C" LIMIT $2::bigint"""
 
 
 def row_of(found: tuple[Any, ...]) -> Row:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from value_strategies import DEEP, values
 
 from flowmetal.errors import LispError
+from flowmetal.lang import plain
 from flowmetal.lang.equality import equal
 from flowmetal.lang.persistent import Map, Set, Vector, list_of
 from flowmetal.lang.plain import from_plain, to_plain
@@ -85,7 +86,8 @@ def test_objects_may_say_what_they_are() -> None:
     assert to_plain(Vector.of([Handle()])) == ([{"flow_id": "f"}], False)
 
 
-def test_limits() -> None:
+def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain, "MAX_NODES", 4 * DEEP)
     deep: Any = 1
     for _ in range(DEEP):
         deep = Vector.of([deep])

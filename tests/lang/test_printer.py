@@ -9,6 +9,7 @@ import pytest
 from value_strategies import DEEP
 
 from flowmetal.errors import LispError
+from flowmetal.lang import printer
 from flowmetal.lang.persistent import EMPTY_LIST, Map, Set, Vector, cons, list_of, seq_of
 from flowmetal.lang.printer import display_str, float_str, pr_str, print_str
 from flowmetal.lang.values import Duration, ErrorValue, Instant, Regex, Var, kw, sym
@@ -87,7 +88,8 @@ def test_what_has_a_name_of_its_own_prints_as_that() -> None:
     assert display_str(Thing()) == "#thing[1]"
 
 
-def test_deep_and_shared() -> None:
+def test_deep_and_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(printer, "MAX_PARTS", 4 * DEEP)
     deep = Vector.of([])
     for _ in range(DEEP):
         deep = Vector.of([deep])

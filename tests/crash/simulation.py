@@ -22,6 +22,7 @@ from flowmetal.runtime import retried, snapshots
 from flowmetal.runtime.clock import Chance
 from flowmetal.runtime.connector import Call, Failed, Outcome
 from flowmetal.runtime.engine import Engine
+from flowmetal.runtime.flowlog import read
 from flowmetal.runtime.fork import Wish as Fork
 from flowmetal.store import kinds
 from flowmetal.store.memory import MemoryStore
@@ -102,6 +103,8 @@ class Simulation:
         self.programs: dict[str, Written] = {}
         self.forks: dict[str, str] = {}
         """Flows that are forks, and what each was forked from."""
+        self.moved: set[str] = set()
+        """Flows that have come back from a file."""
         self.wishes: list[Wish] = []
         self.leased: list[dict[str, Any]] = []
         """Foreign calls that a worker has in hand, of this life or of one before."""
@@ -284,6 +287,30 @@ class Simulation:
                 return False
 
         self.wish(call, lambda _: None)
+
+    def move(self, flow_id: str) -> None:
+        """Flows are exported, are told that they have moved, and come back from their file."""
+        flows = [member for member in family(self.store, flow_id) if member in self.open()] or [flow_id]
+        file: list[bytes] = []
+        gone: list[bool] = []
+
+        async def call(engine: Engine) -> bool:
+            try:
+                if not file:
+                    self.clock.time += 1  # a file is known again by what is in it: no two are alike
+                    file.append(await engine.keeping.export(flows))
+                if not gone:
+                    await engine.keeping.mark_moved(read(file[0]).open)
+                    gone.append(True)
+            except FlowConflict:  # they wait for another, or have gone on
+                return False
+            await engine.keeping.import_flows(file[0])
+            return True
+
+        def acknowledged(moved: bool) -> None:
+            self.moved.update(read(file[0]).flows if moved else ())
+
+        self.wish(call, acknowledged)
 
     def program(self, flow_id: str) -> Written:
         """What a flow does."""

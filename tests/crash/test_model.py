@@ -2,7 +2,7 @@
 
 The model is in `terms.py`: what a program may come to, and which effects it must and may ask for. A run starts such
 programs, answers their calls, posts callbacks, sends messages, moves time, pauses, resumes, goes step by step, retries,
-cancels, terminates, forks, upgrades; kills the process between any two commits, refuses commits, loses snapshots and all
+cancels, terminates, forks, upgrades, exports and imports; kills the process between any two commits, refuses commits, loses snapshots and all
 else that is derived. At the end nothing is disturbed any more: every flow ends as the model allows, nothing that was
 acknowledged is missing, each effect has one key, what was to be undone is undone once, and the log keeps its promises.
 """
@@ -100,6 +100,12 @@ class Flows(RuleBasedStateMachine):
     def insist(self) -> None:
         self.it.insist()
 
+    @rule(n=numbers)
+    @precondition(lambda self: self.it.known())
+    def move(self, n: int) -> None:
+        known = self.it.known()
+        self.it.move(known[n % len(known)])
+
     # What workers and servers do
 
     @rule(most=st.integers(1, 4), seconds=st.sampled_from([60.0, 60.0, 60.0, 0.0]))
@@ -147,7 +153,7 @@ class Flows(RuleBasedStateMachine):
     def what_was_paused_stands(self) -> None:
         for flow_id in self.it.paused:
             row = self.it.store.flow_row(flow_id)
-            assert row is not None and row["status"] in ("paused", "completed", "failed", "cancelled"), row
+            assert row is not None and row["status"] in ("paused", "completed", "failed", "cancelled", "moved"), row
 
     def receives(self) -> list[tuple[str, str]]:
         """Flows, and labels of which they may wait for messages."""
@@ -260,7 +266,7 @@ def check_queue(it: Simulation) -> None:
     for flow in it.store.flow_rows(None, None, 10_000, None):
         rows = it.store.rows(flow["flow_id"])
         began = [row.pos for row in rows if row.kind == kinds.EFFECT_COMPLETED and row.step == 0]
-        if json.loads(rows[0].data).get("queue") == "narrow" and not any(row.kind == kinds.FLOW_PAUSED for row in rows):
+        if json.loads(rows[0].data).get("queue") == "narrow" and flow["flow_id"] not in it.moved and not any(row.kind == kinds.FLOW_PAUSED for row in rows):
             began = began or ([] if any(row.step == 0 for row in rows) else [rows[0].pos])
             changes += [(pos, 1) for pos in began] + ([(rows[-1].pos, -1)] if began else [])
     inside = 0

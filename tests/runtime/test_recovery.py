@@ -389,3 +389,14 @@ async def test_definitions_survive(b: Bench) -> None:
     assert again["version"] == loaded["version"], "what is known already makes no version"
     await b.restart()
     assert await b.result(await b.start("a/main")) == 8
+
+
+@scene
+async def test_what_arrives_for_a_flow_that_is_forgotten_in_the_middle_of_its_turn_is_taken(b: Bench) -> None:
+    await b.load("(defflow echo [] (receive))")
+    flow = await b.start("echo")
+    b.engine.actor(flow).poke()
+    assert flow in b.engine.busy
+    b.engine.forget(flow)
+    await b.engine.send(flow, "here")
+    assert await b.result(flow) == "here"

@@ -262,11 +262,16 @@ class Engine:
             self.forget(flow_id)
 
     def forget(self, flow_id: str) -> None:
-        """Nothing of a flow stays in memory."""
+        """Nothing of a flow stays in memory; of one that has its turn now the state goes, and is made again from the log."""
         self.resting.pop(flow_id, None)
-        actor = self.actors.pop(flow_id, None)
-        if actor is not None:
+        actor = self.actors.get(flow_id)
+        if actor is None:
+            return
+        if flow_id in self.busy:  # what arrives is for the actor that has the turn: a second one would wait for it for ever
+            actor.process = None
+        else:
             actor.drop()
+            del self.actors[flow_id]
 
     async def commit(self, commit: Commit) -> CommitResult:
         """Writes rows; wakes who watches their flows."""

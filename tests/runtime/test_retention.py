@@ -214,3 +214,48 @@ def test_a_store_in_memory_has_no_archive() -> None:
         await engine.close()
 
     asyncio.run(body())
+
+
+def test_runs_that_are_over_go_while_the_flow_goes_on(tmp_path: Path) -> None:
+    program = """(defflow turns [n] (log n)
+        (receive {:match {:turn n}})
+        (if (= n 4) [n (receive) (count (str (random-uuid)))] (continue-as (inc n))))"""
+
+    async def play(house: House) -> None:
+        await house.engine.load(program, file="t.flow")
+        flow, _ = await house.engine.start_flow("turns", [0], flow_id="t")
+        await house.engine.send(flow, "kept since the first run")
+
+        async def turn(n: int) -> None:
+            async with asyncio.timeout(20):
+                await house.engine.send(flow, {"turn": n})
+                async for _ in house.engine.watch(flow):
+                    if len([e for e in await house.engine.events(flow) if e["kind"] == kinds.FLOW_CONTINUED]) > n:
+                        return
+
+        for n in range(3):
+            await turn(n)
+        events = await house.engine.events(flow)
+        count = "SELECT count(*) FROM fm.log WHERE flow_id = 't'"
+        (before,) = (await house.engine.writer.call(house.store._run, count))[0]
+        await house.engine.keeping.archive()
+        (after,) = (await house.engine.writer.call(house.store._run, count))[0]
+        assert after < before / 2
+        assert (await house.engine.events(flow))[: len(events)] == events
+        assert (await house.engine.events(flow, 3))[: len(events) - 3] == events[3:]
+        assert (await house.engine.flow(flow))["status"] == "waiting"
+        await house.again()
+        await turn(3)
+        await house.engine.keeping.archive()
+        house.store.drop_derived()
+        await house.again()
+        await house.engine.send(flow, {"turn": 4})
+        ended = await house.engine.result(flow, 20)
+        assert ended is not None and ended["result"] == [4, "kept since the first run", 36]
+        rows = await house.engine.events(flow)
+        assert [e["seq"] for e in rows] == list(range(1, len(rows) + 1)) and rows[: len(events)] == events
+        assert (await house.engine.keeping.archive())["archived"] == 1
+        assert await house.engine.events(flow) == rows
+        assert not await house.in_log(flow)
+
+    live(tmp_path, play)

@@ -89,6 +89,8 @@ class Retention:
             before = self.engine.clock.now() - (older_than or 0) + (older_than is None)
             while flows := await call(store.ended_before, before, BATCH):
                 count += await self._archive(store, flows, by)
+        if where is None:
+            await self._archive_runs(store, self.engine.clock.now() - (older_than or 0) + (older_than is None), by)
         await self._prune(older_than, by)
         await call(store.give_back)
         return count
@@ -96,6 +98,12 @@ class Retention:
     async def _archive(self, store: FileStore, flows: list[str], by: str) -> int:
         said = Row(kinds.REMOVED_STREAM, kinds.FLOWS_ARCHIVED, json.dumps({"flows": len(flows), "by": by or None}), self.engine.clock.now())
         return int(await self.engine.writer.call(store.archive, flows, said))
+
+    async def _archive_runs(self, store: FileStore, before: int, by: str) -> None:
+        """Archives the runs that `continue-as` has ended, of flows that go on."""
+        while runs := await self.engine.writer.call(store.ended_runs, before, BATCH):
+            said = Row(kinds.REMOVED_STREAM, kinds.FLOWS_ARCHIVED, json.dumps({"runs_of": len(runs), "by": by or None}), self.engine.clock.now())
+            await self.engine.writer.call(store.archive_runs, runs, said)
 
     async def _prune(self, older_than: int | None, by: str) -> None:
         """Takes out what is remembered no longer: calls of clients, endings, events of topics beyond their `:retain`."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import duckdb
 
-from flowmetal.store import schema, views
+from flowmetal.store import kinds, schema, views
 from flowmetal.store.backup import archive_of, quoted, sync
 from flowmetal.store.duckdb_log import LogTable
 from flowmetal.store.guard import tidy
@@ -38,6 +38,16 @@ _HOT: Final = f"""SELECT l.pos, l.flow_id, l.seq, l.at_us, l.kind, l.step, l.fib
     LEFT JOIN fm.blobs x ON starts_with(l.exact, '{schema.REFERENCE}') AND x.digest = substr(l.exact, 2)"""
 _NAMES: Final = """SELECT flow_id, NULL, min(pos) FROM fm.cold GROUP BY flow_id
     UNION ALL SELECT kind, key, pos FROM fm.cold WHERE key IS NOT NULL"""
+_STATUS: Final = ", ".join(f"'{kind}'" for kind in sorted(kinds.STATUS))
+_ENDING: Final = ", ".join(f"'{kind}'" for kind in sorted(kinds.ENDING))
+ENDED_BEFORE: Final = f"""SELECT flow_id FROM (SELECT flow_id, min(pos) FILTER (kind = '{kinds.FLOW_STARTED}') AS start_pos,
+    arg_max(kind, pos) AS status_kind, max(at_us) AS at_us FROM fm.log WHERE kind IN ({_STATUS}) GROUP BY flow_id)
+    WHERE start_pos IS NOT NULL AND status_kind IN ({_ENDING}) AND at_us < $1 ORDER BY start_pos LIMIT $2"""
+"""Flows in the log that ended before a time, the oldest first."""
+ENDED_RUNS: Final = f"""SELECT c.flow_id, c.seq - 1 FROM (SELECT flow_id, max(seq) AS seq, max(at_us) AS at_us FROM fm.log
+    WHERE kind = '{kinds.FLOW_CONTINUED}' GROUP BY flow_id) c WHERE c.at_us < $1
+    AND EXISTS (FROM fm.log l WHERE l.flow_id = c.flow_id AND l.seq BETWEEN 2 AND c.seq - 1) LIMIT $2"""
+"""Flows with ended runs in the log, each with the last row of those."""
 
 Statement = tuple[str, Sequence[Any]]
 
@@ -73,8 +83,8 @@ class Archive:
         """See `Store.rows`."""
         if not self.may_have(flow_id):
             return []
-        kinds = "" if of is None else f" AND kind IN ({', '.join(repr(kind) for kind in sorted(of))})"
-        sql = f"SELECT {schema.ROW} FROM fm.cold WHERE flow_id = $1 AND seq > $2{kinds} ORDER BY seq"
+        wanted = "" if of is None else f" AND kind IN ({', '.join(repr(kind) for kind in sorted(of))})"
+        sql = f"SELECT {schema.ROW} FROM fm.cold WHERE flow_id = $1 AND seq > $2{wanted} ORDER BY seq"
         return self._log.read(sql if limit is None else f"{sql} LIMIT {int(limit)}", [flow_id, after_seq])
 
     def last_seq(self, flow_id: str) -> int:
@@ -97,10 +107,11 @@ class Archive:
 
     # Writing
 
-    def with_rows(self, flows: Iterable[str]) -> list[str]:
-        """A new file has the rows that the log has of these flows: the files that count then."""
+    def with_rows(self, flows: Mapping[str, int], first: int = 1) -> list[str]:
+        """A new file has the rows that the log has of these flows, from `first` up to a `seq` each: the files that count then."""
         merged = [name for name in self.files if len(self.files) >= FILES and self._size(name) < SMALL]
-        chosen = f"{_HOT} WHERE l.flow_id IN ({_texts(flows)})"
+        wanted = ", ".join(f"({_texts([flow_id])}, {int(seq)})" for flow_id, seq in flows.items())
+        chosen = f"{_HOT} JOIN (VALUES {wanted}) w(flow_id, upto) ON w.flow_id = l.flow_id AND l.seq BETWEEN {int(first)} AND w.upto"
         parts = [chosen, *([f"SELECT {_COLUMNS} FROM read_parquet({self._paths(merged)})"] if merged else [])]
         return [name for name in self.files if name not in merged] + [self._write(" UNION ALL ".join(parts))]
 

@@ -42,7 +42,7 @@ class LogTable:
         connection = self._writing
         connection.begin()
         if plan.removed:
-            removal.remove(connection, plan.removed)
+            removal.remove(connection, plan.removed, 2 if plan.keeps_first else 1)
         for sql, params in also:
             connection.execute(sql, params)
         for digest, body in blobs.items():

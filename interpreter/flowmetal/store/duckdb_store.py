@@ -17,7 +17,7 @@ import duckdb
 
 from flowmetal.errors import FlowmetalError
 from flowmetal.store import duckdb_many, kinds, schema
-from flowmetal.store.archive import Archive
+from flowmetal.store.archive import ENDED_BEFORE, ENDED_RUNS, Archive
 from flowmetal.store.backup import copy_store
 from flowmetal.store.duckdb_log import LogTable
 from flowmetal.store.duckdb_open import archived, connect
@@ -153,8 +153,8 @@ class DuckDBStore:
             self._usable()
             rows = self._log.read(sql, [first, last, flow_id, after_seq])
         rows.sort(key=lambda row: row.seq)
-        if not rows and self._cold.may_have(flow_id):
-            return self._archived_rows(flow_id, after_seq, limit, of)
+        if self._cold.may_have(flow_id) and (of is not None or limit is not None or not rows or rows[-1].seq - after_seq != len(rows)):
+            rows = sorted([*self._archived_rows(flow_id, after_seq, None, of), *rows], key=lambda row: row.seq)[:limit]
         if rows and limit is None and of is None:
             self._index.remember(flow_id, rows[-1].seq, rows[-1].pos)
         return rows
@@ -331,26 +331,35 @@ class DuckDBStore:
 
     def ended_before(self, at: int, limit: int) -> list[str]:
         """See `FileStore.ended_before`."""
-        sql = f"""SELECT flow_id FROM (SELECT flow_id, min(pos) FILTER (kind = '{kinds.FLOW_STARTED}') AS start_pos, arg_max(kind, pos) AS status_kind,
-            max(at_us) AS at_us FROM fm.log WHERE kind IN ({_STATUS}) GROUP BY flow_id)
-            WHERE start_pos IS NOT NULL AND status_kind IN ({_ENDING}) AND at_us < $1 ORDER BY start_pos LIMIT $2"""
-        return [flow_id for (flow_id,) in self._run(sql, [at, limit])]
+        return [flow_id for (flow_id,) in self._run(ENDED_BEFORE, [at, limit])]
 
     def archive(self, flows: Sequence[str], said: Row) -> int:
         """See `FileStore.archive`."""
+        return self._archive({flow_id: self.last_seq(flow_id) for flow_id in flows if self.is_in_log(flow_id)}, said)
+
+    def ended_runs(self, at: int, limit: int) -> dict[str, int]:
+        """See `FileStore.ended_runs`."""
+        return dict(self._run(ENDED_RUNS, [at, limit]))
+
+    def archive_runs(self, runs: Mapping[str, int], said: Row) -> int:
+        """See `FileStore.archive_runs`."""
+        return self._archive({flow_id: seq for flow_id, seq in runs.items() if self.is_in_log(flow_id)}, said, keeps_first=True)
+
+    def _archive(self, upto: dict[str, int], said: Row, *, keeps_first: bool = False) -> int:
         if self.path is None:
             raise StoreError("a store in memory has no archive", type="store/path")
-        there = {flow_id: self.last_seq(flow_id) for flow_id in flows if self.is_in_log(flow_id)}
-        if not there:
+        if not upto:
             return 0
         with _Reading():
             self._cold.sweep()
-            files = self._cold.with_rows(there)
-        commit = Commit([said], dict(there), remove=there)
-        (outcome,) = self._write_plan([commit], Plan.of([commit], self._last_pos, self.last_seq, self.find), files)
+            files = self._cold.with_rows(upto, 2 if keeps_first else 1)
+        plan = Plan(self._last_pos, self.last_seq, self.find)
+        plan.add(commit := Commit([said], {} if keeps_first else dict(upto), remove=upto))
+        plan.keeps_first = keeps_first
+        (outcome,) = self._write_plan([commit], plan, files)
         if isinstance(outcome, Exception):
             raise outcome
-        return len(there)
+        return len(upto)
 
     def is_in_log(self, flow_id: str) -> bool:
         """Whether the flow has rows that are not archived."""

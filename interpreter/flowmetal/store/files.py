@@ -5,7 +5,7 @@ In: folders, flows. Out: copies, archives. The one rule: what is copied opens as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -26,6 +26,12 @@ class FileStore(Protocol):
         """Moves the rows of these flows, which are over, into Parquet files beside the store, in the commit that writes `said`; how many flows.
 
         Every answer of the store stays the same."""
+
+    def ended_runs(self, at: int, limit: int) -> dict[str, int]:
+        """Flows that `continue-as` has begun anew before a time (microseconds), each with the last `seq` of its ended runs in the log."""
+
+    def archive_runs(self, runs: Mapping[str, int], said: Row) -> int:
+        """The same with the rows of flows from the second up to a `seq` each, of runs that are over; how many flows."""
 
     def give_back(self) -> None:
         """Gives the room of what was removed back to what comes."""

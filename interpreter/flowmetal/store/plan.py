@@ -39,6 +39,8 @@ class Plan:
         self.outcomes: list[Outcome] = []
         self.accepted: list[int] = []
         self.removed: dict[str, int] = {}
+        self.keeps_first = False
+        """Whether the first row of each flow of which rows are removed stays."""
         self._keyed: dict[tuple[str, str], Row] = {}
         self._last_seq = last_seq
         self._find = find

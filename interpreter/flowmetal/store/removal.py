@@ -16,7 +16,8 @@ import duckdb
 from flowmetal.store import schema
 
 _ROWS: Final = """SELECT l.pos, CASE WHEN starts_with(l.data, $3) THEN l.data END, CASE WHEN starts_with(l.exact, $3) THEN l.exact END
-    FROM fm.log l WHERE l.flow_id IN (SELECT unnest($1::VARCHAR[])) AND l.seq <= list_extract($2::BIGINT[], list_position($1::VARCHAR[], l.flow_id))"""
+    FROM fm.log l WHERE l.flow_id IN (SELECT unnest($1::VARCHAR[])) AND l.seq >= $4
+    AND l.seq <= list_extract($2::BIGINT[], list_position($1::VARCHAR[], l.flow_id))"""
 _UNUSED: Final = """SELECT d FROM (SELECT unnest($1::VARCHAR[]) AS d)
     WHERE d NOT IN (SELECT data FROM fm.log WHERE starts_with(data, $2)) AND d NOT IN (SELECT exact FROM fm.log WHERE starts_with(exact, $2))"""
 _BY_POS: Final = "DELETE FROM {} WHERE pos IN (SELECT unnest($1::BIGINT[]))"
@@ -24,9 +25,9 @@ _SNAPSHOTS: Final = "DELETE FROM fm.snapshots WHERE flow_id = $1 AND seq <= $2"
 _BLOBS: Final = "DELETE FROM fm.blobs WHERE digest IN (SELECT unnest($1::VARCHAR[]))"
 
 
-def remove(connection: duckdb.DuckDBPyConnection, removed: Mapping[str, int]) -> None:
-    """Takes out the rows of these flows up to a `seq` each."""
-    found = connection.execute(_ROWS, [list(removed), list(removed.values()), schema.REFERENCE]).fetchall()
+def remove(connection: duckdb.DuckDBPyConnection, removed: Mapping[str, int], first: int = 1) -> None:
+    """Takes out the rows of these flows from `first` up to a `seq` each."""
+    found = connection.execute(_ROWS, [list(removed), list(removed.values()), schema.REFERENCE, first]).fetchall()
     if not found:
         return
     places = [pos for pos, _, _ in found]

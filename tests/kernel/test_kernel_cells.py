@@ -203,3 +203,7 @@ def test_pythons_own_magics_work(nb: Notebook) -> None:
 
 def test_a_notebook_runs_no_process_before_its_reader_has_allowed_it(nb: Notebook) -> None:
     assert "flowmetal allow" in nb.run('(sh ["true"])').error["evalue"]
+
+
+def test_clock_with_a_duration_is_for_virtual_time(nb: Notebook) -> None:
+    assert "real time" in nb.run("%clock 1d").error["evalue"]

@@ -44,9 +44,8 @@ class Wait:
 
 @dataclass(slots=True)
 class Standing:
-    """The open flows of a store: their names, what they wait for, why they are paused."""
+    """The open flows of a store: what they wait for, why they are paused."""
 
-    names: dict[str, str] = field(default_factory=dict)
     waiting: set[str] = field(default_factory=set)
     paused: dict[str, Row] = field(default_factory=dict)
     waits: dict[str, list[Wait]] = field(default_factory=dict)
@@ -60,7 +59,9 @@ async def stuck(engine: Engine, after: float = AFTER) -> list[dict[str, Any]]:
     found = [
         *_paused(standing), *_unanswered(engine, standing, now, after), *_circles(engine, standing), *_unread(standing, asked),
     ]  # fmt: skip
-    return sorted(found, key=lambda finding: finding["since"] or "")
+    first = await engine.writer.call(engine.store.rows_of, dict.fromkeys((f["flow_id"] for f in found), 0), frozenset({kinds.FLOW_STARTED}))
+    named = [{**f, "name": json.loads(first[f["flow_id"]][0].data).get("name")} for f in found]
+    return sorted(named, key=lambda finding: finding["since"] or "")
 
 
 def _read(store: Store) -> Standing:
@@ -70,11 +71,8 @@ def _read(store: Store) -> Standing:
     paused = store.open_flows("paused")
     for flow_id, rows in store.rows_of(dict.fromkeys(paused, 0), PAUSES).items():
         standing.paused[flow_id] = rows[-1]
-    for row in store.open_requests():
+    for row in store.each_open_request():
         standing.waits.setdefault(row.flow_id, []).append(_wait(row))
-    meant = {**standing.waits, **standing.paused, **dict.fromkeys(standing.waiting)}
-    for flow_id, rows in store.rows_of(dict.fromkeys(meant, 0), frozenset({kinds.FLOW_STARTED})).items():
-        standing.names[flow_id] = str(json.loads(rows[0].data).get("name"))
     return standing
 
 
@@ -86,9 +84,9 @@ def _wait(row: Row) -> Wait:
     return Wait(row.flow_id, row.step, op, str(f["child"] if op == "call" else f.get("target", "")), row.at, f.get("due_at") is not None, f.get("queue"))
 
 
-def _finding(standing: Standing, flow_id: str, what: str, detail: str, do: str, *, step: int | None = None, since: int | None = None) -> dict[str, Any]:
+def _finding(flow_id: str, what: str, detail: str, do: str, *, step: int | None = None, since: int | None = None) -> dict[str, Any]:
     at = None if since is None else Instant(since).format()
-    return {"flow_id": flow_id, "name": standing.names.get(flow_id), "what": what, "step": step, "since": at, "detail": detail, "do": do}
+    return {"flow_id": flow_id, "name": None, "what": what, "step": step, "since": at, "detail": detail, "do": do}
 
 
 # Paused by the engine
@@ -106,7 +104,7 @@ def _paused(standing: Standing) -> Iterator[dict[str, Any]]:
             do = f"when the cause is gone: flowmetal resume {flow_id}"
             if "is recorded as" in str(f.get("reason")):
                 do = f"its program has changed under it: flowmetal upgrade --dry-run {flow_id} says what differs"
-        yield _finding(standing, flow_id, what, str(f.get("reason")), do, since=row.at)
+        yield _finding(flow_id, what, str(f.get("reason")), do, since=row.at)
 
 
 # Calls that nobody answers
@@ -121,11 +119,11 @@ def _unanswered(engine: Engine, standing: Standing, now: int, after: float) -> I
             if wait.op == "foreign" and "foreign" in desks and engine.foreign.is_forsaken(wait.flow_id, wait.step or 0, after):
                 detail = f"it waits for {wait.target}, and nobody asks for calls of that function"
                 do = f"provide it: flowmetal worker MODULE, or @fm.function({wait.target!r}) in a program that has the store open"
-                yield _finding(standing, wait.flow_id, "unanswered", detail, do, step=wait.step, since=wait.at)
+                yield _finding(wait.flow_id, "unanswered", detail, do, step=wait.step, since=wait.at)
             elif _nobody_performs(engine, wait.op):
                 detail = f"it waits for {wait.op} {wait.target}, and nothing here performs {wait.op}"
                 do = f"open the store with a host that does: flowmetal stop, then flowmetal serve; or flowmetal cancel {wait.flow_id}"
-                yield _finding(standing, wait.flow_id, "unanswered", detail, do, step=wait.step, since=wait.at)
+                yield _finding(wait.flow_id, "unanswered", detail, do, step=wait.step, since=wait.at)
 
 
 def _nobody_performs(engine: Engine, op: str) -> bool:
@@ -147,11 +145,11 @@ def _circles(engine: Engine, standing: Standing) -> Iterator[dict[str, Any]]:
     for flow_id in sorted(among):
         waits = standing.waits.get(flow_id, [])
         if not waits:
-            yield _finding(standing, flow_id, "deadlock", "its fibers wait for one another, and for nothing that can arrive", _end(flow_id))
+            yield _finding(flow_id, "deadlock", "its fibers wait for one another, and for nothing that can arrive", _end(flow_id))
             continue
         for_whom = ", ".join(_whom(engine, wait) for wait in waits)
         detail = f"it waits for {for_whom}, which cannot go on before it, or wait for ever themselves"
-        yield _finding(standing, flow_id, "deadlock", detail, _end(flow_id), step=waits[0].step, since=waits[0].at)
+        yield _finding(flow_id, "deadlock", detail, _end(flow_id), step=waits[0].step, since=waits[0].at)
 
 
 def _is_for_others(wait: Wait) -> bool:
@@ -197,4 +195,4 @@ def _unread(standing: Standing, unread: dict[str, int]) -> Iterator[dict[str, An
             count = unread[flow_id]
             detail = f"it waits for a message, and {count} in its mailbox {'is' if count == 1 else 'are'} not what its receive asks for"
             do = f"send what it asks for: flowmetal send {flow_id} JSON; flowmetal show {flow_id} says what that is"
-            yield _finding(standing, flow_id, "unmatched", detail, do, step=waits[0].step, since=waits[0].at)
+            yield _finding(flow_id, "unmatched", detail, do, step=waits[0].step, since=waits[0].at)

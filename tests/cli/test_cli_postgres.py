@@ -1,0 +1,53 @@
+"""The command line on a store in PostgreSQL: the commands are the same, and what only a file has says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import Cli, Done
+from forks import Forks
+from postgres_server import Server
+from processes import end_host
+
+from flowmetal.client.host_file import lock_holder
+from flowmetal.client.store_url import resolve
+
+PROGRAM = "(defflow kid [n] (* n 2)) (defflow main [n] {:twice (kid n)}) (defflow waits [] (receive))"
+
+
+@pytest.fixture
+def there(postgres: Server, tmp_path: Path, forks: Forks) -> Iterator[Cli]:
+    """The command line with a store in PostgreSQL, whose URL has a password."""
+    url = postgres.store()
+    cli = Cli(tmp_path, forks)
+    cli.store = resolve(url.replace("//postgres@", "//postgres:hunter2@"), environ={})
+    cli.env["FLOWMETAL_STORE"] = cli.store.url
+    cli.file(PROGRAM)
+    yield cli
+    end_host(cli.store)
+    postgres.give_back(url)
+
+
+def test_a_day_of_a_store_in_postgresql(there: Cli) -> None:
+    def run(*args: str) -> Done:
+        done = there(*args)
+        assert "hunter2" not in done.out + done.err
+        return done
+
+    assert run("run", "orders.flow", "--arg", "21").json() == {"twice": 42}
+    assert run("load", "orders.flow").code == 0
+    assert run("start", "waits", "--id", "w").out == "w\n"
+    assert run("doctor", "--json").json()["open_flows"] == 1
+    parents = "SELECT f.name, p.name AS parent FROM flows f JOIN flows p ON p.flow_id = f.parent_id"
+    assert run("sql", parents, "--format", "json").json() == {"name": "kid", "parent": "main"}
+    refused = run("sql", "SELECT pg_read_file('PG_VERSION')")
+    assert refused.code == 2 and "pg_read_file is not allowed" in refused.err
+    assert "no file to copy" in run("backup", str(there.folder / "copy")).err
+    assert run("delete", "--where", "name = 'main'").code == 0
+    assert [row["flow_id"] for row in run("ps", "--json").rows()] == ["w"]
+    assert run("send", "w", '{"x": 1}').code == 0
+    assert run("result", "w").json() == {"x": 1}
+    assert run("stop").code == 0 and lock_holder(there.store) is None
+    assert "nobody serves postgresql://postgres@/" in run("stop").err

@@ -6,14 +6,17 @@ says why, where they are not there. The server does not run as root, so neither 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 
 USER = "postgres"
@@ -33,6 +36,7 @@ class Server:
     """A server from its making to its end."""
 
     def __init__(self, binaries: Path) -> None:
+        _sweep()
         self._binaries = binaries
         self.folder = Path(tempfile.mkdtemp(prefix="fm-pg-", dir="/tmp"))  # a path of a socket is short
         self._as: dict[str, Any] = {}
@@ -40,6 +44,7 @@ class Server:
             account = _other_than_root()
             os.chown(self.folder, account.pw_uid, account.pw_gid)
             self._as = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+        (self.folder / "owner").write_text(str(os.getpid()))
         self._run("initdb", "-D", str(self.data), "-A", "trust", "-U", USER, "-E", "UTF8", "--locale=C", "--no-sync")
         self._made = 0
         self._free: list[str] = []
@@ -108,6 +113,15 @@ class Server:
             text=True, timeout=120, env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"}, **self._as,
         )  # fmt: skip
         assert done.returncode == 0, f"{program}: {done.stdout}"
+
+
+def _sweep() -> None:
+    """Ends the servers of runs that were killed."""
+    for owner in Path("/tmp").glob("fm-pg-*/owner"):
+        if not psutil.pid_exists(int(owner.read_text() or 0)):
+            with contextlib.suppress(OSError, ValueError):
+                os.kill(int((owner.parent / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGQUIT)
+            shutil.rmtree(owner.parent, ignore_errors=True)
 
 
 def _other_than_root() -> pwd.struct_passwd:

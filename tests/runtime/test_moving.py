@@ -78,6 +78,21 @@ async def test_a_timer_goes_on_where_the_flow_is(a: Bench) -> None:
 
 
 @scene
+async def test_a_flow_that_was_retried_after_its_end_moves(a: Bench) -> None:
+    await a.load('(defflow main [] (:v (await (callback) {:timeout #dur "1h"})))')
+    flow = await a.start("main")
+    await a.advance("1h")
+    assert a.status(flow) == "failed"
+    await a.engine.control(flow, "retry")
+    await a.settle()
+    async with elsewhere(OTHER) as b:
+        await move(a, b, flow)
+        assert b.status(flow) == "waiting"
+        await b.engine.settle_callback(a.token(flow, 1), {"v": 7})
+        assert await b.result(flow) == 7
+
+
+@scene
 async def test_a_callback_is_answered_there_and_gone_here(a: Bench) -> None:
     await a.load(f"{LABEL} (defflow main [] (let [c (callback)] (label (await c))))")
     flow = await a.start("main")

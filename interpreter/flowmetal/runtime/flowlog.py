@@ -17,6 +17,7 @@ from flowmetal.lang.decoding import Damaged
 from flowmetal.lang.definitions import LINE_BITS
 from flowmetal.lang.renumber import versions_in
 from flowmetal.lang.requests import FLOW_ID
+from flowmetal.runtime.retried import live
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Row
 
@@ -175,11 +176,19 @@ def _check_whole(log: FlowLog) -> None:
         wanted = {"name": str, "run": str, "kind": str, "definitions": int}
         if rows[0].kind != kinds.FLOW_STARTED or not all(type(first.get(name)) is kind for name, kind in wanted.items()):
             _refuse(f"flow {flow_id} has no beginning in the file")
-        if any(row.kind in kinds.ENDING for row in rows[:-1]):
+        if any(row.kind in kinds.ENDING for row in _live(flow_id, rows)[:-1]):
             _refuse(f"flow {flow_id} goes on after its end in the file")
         parent = first.get("parent")
         if flow_id in log.open and parent is not None and parent not in log.flows:
             _refuse(f"flow {flow_id} belongs to flow {parent}, which is not in the file")
+
+
+def _live(flow_id: str, rows: list[Row]) -> list[Row]:
+    """The rows that count: a flow that was retried has gone on after an end that was taken back."""
+    try:
+        return live(rows)
+    except (KeyError, TypeError, ValueError):
+        _refuse(f"flow {flow_id} was retried in the file, which does not say what was taken back")
 
 
 def _object(line: bytes, number: int) -> dict[str, Any]:

@@ -88,7 +88,7 @@ async def _again(definitions: DefinitionsLog, flow_id: str, name: str, rows: lis
 
 def _unlike(run: Run, again: Reexecution) -> str | None:
     """What differs in the end, although every request is the same."""
-    was, now = _ending(run.rows), _ending(again.written)
+    was, now = _ending(run.rows), again.end
     if was is None or was.kind not in (kinds.FLOW_COMPLETED, kinds.FLOW_FAILED):
         return None
     if now is None:

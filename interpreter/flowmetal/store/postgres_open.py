@@ -6,6 +6,7 @@ there, in our format. The one rule: whoever comes first makes them, under a lock
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from decimal import Decimal
@@ -24,6 +25,8 @@ READER: Final = "flowmetal_reader"
 """The role that users' SQL runs as: it may read the views, and nothing else."""
 CONNECT_SECONDS: Final = 10
 
+_PSYCOPG: Final = logging.getLogger("psycopg")
+"""Warns of each connection that breaks in the midst of a commit, which is dealt with here."""
 _SETTINGS: Final = """SET TimeZone = 'UTC'; SET client_encoding = 'UTF8'; SET statement_timeout = 0; SET lock_timeout = 0; SET jit = off;
     SET bytea_output = 'hex'; SET standard_conforming_strings = on;
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"""
@@ -36,6 +39,7 @@ def driver() -> Any:
         import psycopg
     except ImportError:
         raise StoreError("a PostgreSQL store needs psycopg", type="store/path", hint='pip install "flowmetal[postgres]"') from None
+    _PSYCOPG.setLevel(max(logging.ERROR, _PSYCOPG.level))
     return psycopg
 
 

@@ -10,6 +10,7 @@ One interpreter at a time has a store: it holds an advisory lock of its session.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 import uuid
 from typing import Any, Final
@@ -18,6 +19,8 @@ from flowmetal.store import postgres_schema as schema
 from flowmetal.store.postgres_open import HOST, LOCKS, dial, driver, get_meta, prepare
 from flowmetal.store.postgres_url import without_password
 from flowmetal.store.protocol import StoreError
+
+log = logging.getLogger("flowmetal.store")
 
 COME_BACK_SECONDS: Final = 60.0
 """How long a server may be away before what is asked of it fails."""
@@ -63,6 +66,7 @@ class Session:
         while True:
             try:
                 self._return()
+                log.info("%s is there again", without_password(self.url))
                 return
             except (StoreError, driver().OperationalError) as error:
                 self.connection.close()

@@ -475,5 +475,6 @@ def labels_asked(store: MemoryStore, flow_id: str) -> list[tuple[str, str | None
 
 def family(store: MemoryStore, flow_id: str) -> list[str]:
     """A flow, and all that it started or called, and so on."""
-    children = [json.loads(row.data).get("child") for row in store.rows(flow_id) if row.kind in (kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED)]
-    return [flow_id, *(each for child in dict.fromkeys(children) if child is not None for each in family(store, child))]
+    rows = [row for row in store.rows(flow_id) if row.kind in (kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED)]
+    by_step = {row.step: json.loads(row.data).get("child") for row in rows}  # a call that was retried has called another flow
+    return [flow_id, *(each for child in dict.fromkeys(by_step.values()) if child is not None for each in family(store, child))]

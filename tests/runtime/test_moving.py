@@ -16,6 +16,7 @@ from bench import Bench, scene
 
 from flowmetal.errors import FlowConflict, FlowEnded, FlowmetalError, LispError, StoreError
 from flowmetal.runtime import flowlog
+from flowmetal.runtime.fork import Wish
 from flowmetal.store import kinds
 from flowmetal.store.duckdb_store import DuckDBStore
 from flowmetal.store.memory import MemoryStore
@@ -90,6 +91,17 @@ async def test_a_flow_that_was_retried_after_its_end_moves(a: Bench) -> None:
         assert b.status(flow) == "waiting"
         await b.engine.settle_callback(a.token(flow, 1), {"v": 7})
         assert await b.result(flow) == 7
+
+
+@scene
+async def test_a_callback_settles_a_flow_that_has_come_back_and_its_fork(a: Bench) -> None:
+    await a.load('(defflow main [] (let [c (callback)] (sleep #dur "1s") (:v (await c))))')
+    flow = await a.start("main")
+    await a.advance("2s")
+    fork = await a.engine.forks.fork(flow, Wish(2))
+    await a.engine.keeping.import_flows(await export(a, flow))
+    await a.engine.settle_callback(a.token(flow, 1), {"v": 7})
+    assert [await a.result(flow), await a.result(fork)] == [7, 7]
 
 
 @scene

@@ -6,6 +6,7 @@ the first body counts; who posts the same again is told so, and who posts anothe
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from flowmetal.lang.equality import equal
@@ -25,7 +26,10 @@ async def settle(engine: Engine, token: str, value: Any, source: str) -> tuple[s
     row = await engine.writer.call(engine.store.find, kinds.EFFECT_REQUESTED, token)
     if row is None or row.step is None:
         return "unknown", ""
-    step, body = row.step, from_plain(value)
+    flow_id, step, body = row.flow_id, row.step, from_plain(value)
+    linked = json.loads(row.data).get("linked")  # the row of a fork: found first where the original has come back from a file
+    if linked is not None and await engine.writer.call(engine.store.last_seq, linked["flow"]) > 0:
+        flow_id, step = linked["flow"], linked["step"]
     message_id = engine.chance.uuid().hex
     accepted = False
 
@@ -35,13 +39,13 @@ async def settle(engine: Engine, token: str, value: Any, source: str) -> tuple[s
         facts = {"message_id": message_id, "source": source}
         return Draft(kinds.EFFECT_COMPLETED, step, None, facts, {"result": body}) if accepted else None
 
-    await engine.deliver(row.flow_id, make)
+    await engine.deliver(flow_id, make)
     if accepted:
         return "accepted", message_id
-    settled = await engine.writer.call(history.outcome_row, engine.store, row.flow_id, step)
+    settled = await engine.writer.call(history.outcome_row, engine.store, flow_id, step)
     if settled is None or settled.kind != kinds.EFFECT_COMPLETED:
         facts = {"message_id": message_id, "source": source}
-        if await engine.links.settle_callback(row.flow_id, step, token, body, facts):
+        if await engine.links.settle_callback(flow_id, step, token, body, facts):
             return "accepted", message_id
         settled = await engine.writer.call(engine.store.find, kinds.EFFECT_COMPLETED, callback_key(token))
         if settled is None:

@@ -269,7 +269,7 @@ def test_openapi(client: httpx.Client) -> None:
     assert "security" in api["paths"]["/v1/flows"]["post"]
     assert "security" not in api["paths"]["/v1/callbacks/{token}"]["post"]
     schema = api["paths"]["/v1/flows"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert set(schema["properties"]) == {"name", "args", "id"}
+    assert set(schema["properties"]) >= {"name", "args", "id", "queue", "at", "tags"}
     assert "HTTPValidationError" not in json.dumps(api)
     ids = [op["operationId"] for path in api["paths"].values() for op in path.values()]
     assert len(ids) == len(set(ids))

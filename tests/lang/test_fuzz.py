@@ -130,4 +130,4 @@ def test_the_evaluator_takes_anything(monkeypatch: pytest.MonkeyPatch) -> None:
             assert isinstance(e, (LispError, SourceError)), (seed, text)
             assert not e.message.startswith(("wrong kind of value:", "bad value:")), (seed, text, e.message)
     gc.collect()
-    assert len(session.definitions.roots) < 1_000
+    assert len(session.definitions._roots) < 1_000

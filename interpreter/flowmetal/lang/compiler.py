@@ -257,11 +257,11 @@ def compile_form(definitions: Definitions, root: Root, form: Any, run_macro: Run
 
 def compile_root(definitions: Definitions, root: Root, run_macro: RunMacro) -> Root:
     """Compiles a root from its text, once: the same key gives the same codes."""
-    known: Root | None = definitions.roots.get(root.key)
+    known = definitions.compiled(root.key)
     if known is not None:
         return known
     compile_form(definitions, root, read_root(root, definitions), run_macro)
-    definitions.roots[root.key] = root
+    definitions.keep_compiled(root)
     return root
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import bisect
 import difflib
-from collections import ChainMap
-from collections.abc import Callable, Iterator, MutableMapping
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from flowmetal.lang.persistent import Map
+
+if TYPE_CHECKING:
+    from flowmetal.lang.functions import Root
 
 ALIASES = {
     "clojure.core": "core", "clojure.string": "str", "clojure.set": "set", "clojure.walk": "walk", "clojure.math": "math",
@@ -108,7 +110,7 @@ class Definitions:
     def __init__(self) -> None:
         self.version = 0
         self.spaces: dict[str, dict[str, Cell]] = {}
-        self.roots: MutableMapping[tuple[Any, ...], Any] = WeakValueDictionary()
+        self._roots: WeakValueDictionary[tuple[Any, ...], Root] = WeakValueDictionary()
         """Compiled roots by key, as long as something uses their code: it is compiled once, and a process that runs for years does not grow."""
 
         self.lines: dict[int, Definitions] = {}
@@ -121,9 +123,16 @@ class Definitions:
         new = Definitions()
         new.version = self.version
         new.spaces = {ns: dict(space) for ns, space in self.spaces.items()}
-        new.roots = ChainMap(WeakValueDictionary(), self.roots)
         new._base = self
         return new
+
+    def compiled(self, key: tuple[Any, ...]) -> Root | None:
+        """The root that was compiled under this key, here or where these began, if something uses its code yet."""
+        return self._roots.get(key) or (self._base.compiled(key) if self._base is not None else None)
+
+    def keep_compiled(self, root: Root) -> None:
+        """Has a root at hand for whoever needs the same."""
+        self._roots[root.key] = root
 
     def line(self, version: int) -> Definitions:
         """The definitions that a version belongs to."""

@@ -82,7 +82,7 @@ def raised(error: ErrorValue) -> LispError:
 def compile_form(definitions: Definitions, root: Root, form: Any) -> Closure:
     """Compiles a form, expanding its macros."""
     closure = compiler.compile_form(definitions, root, form, macro_runner(definitions))
-    definitions.roots[root.key] = root
+    definitions.keep_compiled(root)
     return closure
 
 

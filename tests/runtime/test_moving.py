@@ -94,6 +94,36 @@ async def test_a_flow_that_was_retried_after_its_end_moves(a: Bench) -> None:
 
 
 @scene
+async def test_flows_that_share_a_callback_come_back_again_and_again(a: Bench) -> None:
+    await a.load('(defflow main [] (let [c (callback)] (sleep #dur "1s") [(:v (await c)) (receive)]))')
+    flow = await a.start("main")
+    await a.advance("2s")
+    token = a.token(flow, 1)
+    family = [flow, await a.engine.forks.fork(flow, Wish(2)), await a.engine.forks.fork(flow, Wish(2))]
+    for moved in ([flow], family, [flow]):
+        await a.engine.keeping.import_flows(await export(a, *moved))
+    assert (await a.engine.settle_callback(token, {"v": 4}))[0] == "accepted"
+    await a.settle()
+    for moved in ([family[1]], [flow], family, [family[2]]):
+        await a.engine.keeping.import_flows(await export(a, *moved))
+    for member in family:
+        await a.engine.send(member, "m")
+    assert [await a.result(member) for member in family] == [[4, "m"]] * 3
+
+
+@scene
+async def test_a_flow_whose_file_was_lost_is_exported_again(a: Bench) -> None:
+    await a.load(f"{LABEL} (defflow main [] (label (receive)))")
+    flow = await a.start("main")
+    await export(a, flow)
+    async with elsewhere(OTHER) as b:
+        await b.engine.keeping.import_flows(await export(a, flow))
+        await b.engine.send(flow, 7)
+        assert await b.result(flow) == "a7"
+    assert a.kinds(flow).count(kinds.FLOW_MOVED) == 1
+
+
+@scene
 async def test_a_callback_settles_a_flow_that_has_come_back_and_its_fork(a: Bench) -> None:
     await a.load('(defflow main [] (let [c (callback)] (sleep #dur "1s") (:v (await c))))')
     flow = await a.start("main")

@@ -39,7 +39,8 @@ async def export(engine: Engine, flows: Sequence[str]) -> bytes:
     log = await engine.writer.call(_gathered, engine.store, roots)
     for flow_id in log.open:
         _check(engine, log, flow_id)
-    log.facts = {"exported_at": Instant(engine.clock.now()).format(), "program": __version__, "engine": engine_version()}
+    facts = {"exported_at": Instant(engine.clock.now()).format(), "program": __version__, "engine": engine_version()}
+    log.facts = {"file": engine.chance.uuid().hex, **facts}  # no two files are the same: one that comes back is never taken for one that was here
     return await asyncio.get_running_loop().run_in_executor(None, flowlog.written, log)
 
 
@@ -51,7 +52,7 @@ def _gathered(store: Store, roots: list[str]) -> FlowLog:
     while waiting:
         flow_id = waiting.popleft()
         if flow_id not in log.flows:
-            rows = log.flows[flow_id] = store.rows(flow_id)
+            rows = log.flows[flow_id] = _until_it_moved(store.rows(flow_id))
             waiting.extend(_children(rows))
     _add_definitions(store, log)
     for row in [row for _, row in log.definitions]:
@@ -59,6 +60,12 @@ def _gathered(store: Store, roots: list[str]) -> FlowLog:
             if last := store.last_seq(kinds.ATOM_STREAM + atom):
                 log.atoms[atom] = store.rows(kinds.ATOM_STREAM + atom, last - 1)[-1]
     return log
+
+
+def _until_it_moved(rows: list[Row]) -> list[Row]:
+    """What a flow had when it left: whose file was lost can have it again."""
+    left = next((n for n, row in enumerate(rows) if row.kind == kinds.FLOW_MOVED), len(rows))
+    return rows[:left]
 
 
 def _exact(row: Row) -> list[str]:
@@ -140,20 +147,23 @@ async def mark(engine: Engine, open_: dict[str, int], *, by: str = "") -> None:
     """Writes into the logs of flows that they have moved, if none has gone on since its row of that `seq`; else FlowConflict."""
     call, store = engine.writer.call, engine.store
     logs = {flow_id: await call(store.rows, flow_id) for flow_id in open_}
-    if all(rows and rows[-1].kind == kinds.FLOW_MOVED and rows[-1].seq == open_[flow_id] + 1 for flow_id, rows in logs.items()):
-        return
+    logs = {flow_id: rows for flow_id, rows in logs.items() if not _has_moved(rows, open_[flow_id])}
     moved = []
     for flow_id, rows in logs.items():
         if not rows or rows[0].kind != kinds.FLOW_STARTED or status_of(rows) in kinds.ENDED:
             raise FlowConflict(f"flow {flow_id} is not open any more", hint="export it again")
         moved += _moved(engine, rows, by)
     try:
-        await engine.commit(Commit(moved, dict(open_)))
+        await engine.commit(Commit(moved, {flow_id: open_[flow_id] for flow_id in logs}))
     except StoreConflict as e:
         raise FlowConflict(f"flow {e.flow_id} has gone on meanwhile", hint="export it again, or pause it first") from None
     for flow_id, rows in logs.items():
         _let_go(engine, flow_id, rows)
     engine.topics.wake(topics.ENDINGS)
+
+
+def _has_moved(rows: list[Row], seq: int) -> bool:
+    return len(rows) > seq > 0 and rows[seq].kind == kinds.FLOW_MOVED
 
 
 def _moved(engine: Engine, rows: list[Row], by: str) -> list[Row]:

@@ -103,7 +103,7 @@ def read(data: bytes) -> FlowLog:
         _refuse(f"the file has format {head['flowlog']}; this program reads {FORMAT}", hint="update this program: pip install --upgrade flowmetal")
     _check_end(lines)
     log = FlowLog(_text(head, "store", 1), _line_numbers(head), digest=hashlib.sha256(data).hexdigest())
-    log.facts = {name: head[name] for name in ("exported_at", "program", "engine") if isinstance(head.get(name), str)}
+    log.facts = {name: head[name] for name in ("file", "exported_at", "program", "engine") if isinstance(head.get(name), str)}
     for number, line in enumerate(lines[1:-1], 2):
         _take(log, _object(line, number), number)
     _check_whole(log)

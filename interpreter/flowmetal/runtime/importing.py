@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flowmetal.errors import FlowConflict
 from flowmetal.runtime import flowlog, lines, recovery
 from flowmetal.runtime.flowlog import FlowLog, status_of
+from flowmetal.runtime.links import callback_key
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Commit, Duplicate, Row, Store, StoreConflict
 
@@ -87,8 +88,19 @@ def _atom(name: str, row: Row) -> Row:
 
 
 def _check_tokens(store: Store, rows: list[Row], replaced: dict[str, int]) -> None:
-    """Raises FlowConflict where a row would be found by a key that another flow's row here has."""
+    """Raises FlowConflict where a row would be found by a key that another flow's row here has. A callback's token is shared by
+    the flow that made it and its forks."""
+    tokens = {(row.flow_id, row.step): row.key for row in rows if row.kind == kinds.EFFECT_REQUESTED}
     for row in rows:
-        there = store.find(row.kind, row.key) if row.key is not None else None
-        if there is not None and there.flow_id not in replaced:
+        token = tokens.get((row.flow_id, row.step))
+        if row.key is None or (row.kind == kinds.EFFECT_COMPLETED and token is not None and row.key == callback_key(token)):
+            continue
+        there = store.find(row.kind, row.key)
+        if there is not None and there.flow_id not in replaced and not (row.kind == kinds.EFFECT_REQUESTED and _maker(row) == _maker(there)):
             raise FlowConflict(f"row {row.seq} of flow {row.flow_id} has the key of a row of {there.flow_id}, which is here already")
+
+
+def _maker(row: Row) -> tuple[str, int | None]:
+    """The flow and step that asked first: those of the original, for a step that a fork shares."""
+    linked = json.loads(row.data).get("linked")
+    return (linked["flow"], linked["step"]) if linked else (row.flow_id, row.step)

@@ -27,18 +27,18 @@ def value(result: Mapping[str, Any]) -> Bundle | None:
     return None if printed == "nil" else {"text/plain": pretty(printed)}
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Bundle:
-    """Rows as an HTML table and as text; what is beyond `MAX_ROWS` is counted, not shown."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], widest: int = 60) -> Bundle:
+    """Rows as an HTML table and as text, there with columns of at most `widest` characters; what is beyond `MAX_ROWS` is counted, not shown."""
     all_rows = [list(row) for row in rows]
     shown, more = all_rows[:MAX_ROWS], max(0, len(all_rows) - MAX_ROWS)
     texts = [[_cell(v) for v in row] for row in shown]
-    return {"text/html": _html_table(columns, shown, texts, more), "text/plain": text_table(columns, shown, texts, more)}
+    return {"text/html": _html_table(columns, shown, texts, more), "text/plain": text_table(columns, shown, texts, more, widest)}
 
 
-def text_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], texts: Sequence[Sequence[str]], more: int = 0) -> str:
+def text_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], texts: Sequence[Sequence[str]], more: int = 0, widest: int = 60) -> str:
     """The same table for a terminal."""
     flat = [[t.replace("\n", "⏎") for t in row] for row in texts]
-    widths = [min(60, max([len(name), *(len(row[i]) for row in flat)])) for i, name in enumerate(columns)]
+    widths = [min(widest, max([len(name), *(len(row[i]) for row in flat)])) for i, name in enumerate(columns)]
     right = [_is_numeric(rows, i) for i in range(len(columns))]
 
     def line(cells: Sequence[str]) -> str:

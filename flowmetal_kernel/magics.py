@@ -142,7 +142,7 @@ def step_of(text: str) -> int | None:
 
 
 def _facts(facts: dict[str, Any]) -> Bundle:
-    return display.table(["", ""], [[name, value] for name, value in facts.items() if value is not None])
+    return display.table(["", ""], [[name, value] for name, value in facts.items() if value is not None], widest=1_000)
 
 
 def _moment(text: Any) -> str:

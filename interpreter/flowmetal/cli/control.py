@@ -7,6 +7,7 @@ and the exit code tells.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import click
@@ -21,9 +22,14 @@ _PAST = {"pause": "paused", "resume": "resumed", "step": "going on by one step",
 
 _STOPPED = """SELECT p.flow_id FROM events p WHERE p.kind = 'flow-paused' AND p.data->>'failed' = 'true'
     AND NOT EXISTS (SELECT 1 FROM events l WHERE l.flow_id = p.flow_id AND l.kind = 'flow-paused' AND l.seq > p.seq)"""
-_MEANT = {"step": "status = 'paused'", "retry": f"(status = 'failed' OR (status = 'paused' AND flow_id IN ({_STOPPED})))"}
-_WHICH = {"step": "paused", "retry": "failed"}
-"""For --where: among which flows is looked, and what they are called."""
+Among = tuple[str, str]
+"""For --where: the condition that flows must meet besides, and what those are called."""
+OPEN: Among = ("finished_at IS NULL", "open flow")
+OVER: Among = ("finished_at IS NOT NULL", "flow that is over")
+_AMONG: dict[str, Among] = {
+    "step": ("status = 'paused'", "paused flow"),
+    "retry": (f"(status = 'failed' OR (status = 'paused' AND flow_id IN ({_STOPPED})))", "failed flow"),
+}
 
 
 def _command(action: str, help_text: str) -> click.Command:
@@ -33,39 +39,44 @@ def _command(action: str, help_text: str) -> click.Command:
     @click.option("--reason", metavar="TEXT", help="Why; kept in the history.")
     @common_json
     def command(flows: tuple[str, ...], where: str | None, reason: str | None, store: str | None, as_json: bool) -> int:
-        if bool(flows) == (where is not None):
-            raise click.UsageError("name the flows, or give --where with a condition")
-        return with_client(store, lambda client: _act(client, action, flows, where, reason, as_json=as_json))
+        async def act(client: Client, flow: str) -> None:
+            flow_id = str((await client.flow(flow))["flow_id"])
+            row = await client.control(flow_id, action, reason=reason)
+            if as_json:
+                print_json(row)
+            else:
+                click.echo(f"{flow_id} {row['status'] if row['status'] != 'running' else _PAST[action]}")
+
+        return to_each(store, flows, where, act, _AMONG.get(action, OPEN))
 
     return command
 
 
-async def chosen(client: Client, flows: tuple[str, ...], where: str | None, action: str = "") -> tuple[str, ...]:
-    """The flows that are named, or those for which a condition holds: the open ones, or such as the action is for."""
-    if where is None:
-        return flows
-    those = _MEANT.get(action, "finished_at IS NULL")
+def to_each(store: str | None, flows: tuple[str, ...], where: str | None, act: Callable[[Client, str], Awaitable[None]], among: Among = OPEN) -> int:
+    """Acts on each flow that is named, or for which a condition holds; the exit code is that of the first that could not be."""
+    if bool(flows) == (where is not None):
+        raise click.UsageError("name the flows, or give --where with a condition")
+
+    async def body(client: Client) -> int:
+        code = DONE
+        for flow in flows if where is None else await _fitting(client, where, among):
+            try:
+                await act(client, flow)
+            except FlowmetalError as error:
+                remark(f"error: {flow}: {error.render()}")
+                code = code or exit_code(error)
+        return code
+
+    return with_client(store, body)
+
+
+async def _fitting(client: Client, where: str, among: Among) -> tuple[str, ...]:
+    """The flows for which a condition holds, the oldest first."""
+    those, called = among
     found = tuple(str(row[0]) for row in await client.sql(f"SELECT flow_id FROM flows WHERE {those} AND ({where}) ORDER BY created_at"))
     if not found:
-        remark(f"no {_WHICH.get(action, 'open')} flow fits")
+        remark(f"no {called} fits")
     return found
-
-
-async def _act(client: Client, action: str, flows: tuple[str, ...], where: str | None, reason: str | None, *, as_json: bool) -> int:
-    code = DONE
-    for flow in await chosen(client, flows, where, action):
-        try:
-            flow_id = str((await client.flow(flow))["flow_id"])
-            row = await client.control(flow_id, action, reason=reason)
-        except FlowmetalError as error:
-            remark(f"error: {flow}: {error.render()}")
-            code = code or exit_code(error)
-            continue
-        if as_json:
-            print_json(row)
-        else:
-            click.echo(f"{flow_id} {row['status'] if row['status'] != 'running' else _PAST[action]}")
-    return code
 
 
 pause: click.Command = _command("pause", "Pause flows: what arrives is kept, and nothing is done with it until `resume`.")

@@ -9,11 +9,11 @@ import os
 
 import click
 
-from flowmetal.cli.exits import DONE, exit_code
+from flowmetal.cli.control import OVER, to_each
 from flowmetal.cli.options import common_json, with_client
 from flowmetal.cli.output import print_json, remark
 from flowmetal.client.client import Client
-from flowmetal.errors import FlowmetalError, FlowNotFound
+from flowmetal.errors import FlowNotFound
 
 
 @click.command()
@@ -41,39 +41,24 @@ def delete(flows: tuple[str, ...], where: str | None, store: str | None, as_json
 
     An open flow is refused. What a flow sent, started or published stays; the log says who deleted what.
     """
-    if bool(flows) == (where is not None):
-        raise click.UsageError("name the flows, or give --where with a condition")
-    return with_client(store, lambda client: _delete(client, flows, where, as_json=as_json))
+    gone = set[str]()
 
-
-async def _delete(client: Client, flows: tuple[str, ...], where: str | None, *, as_json: bool) -> int:
-    code, gone = DONE, set[str]()
-    for flow in flows if where is None else await ended_where(client, where):
+    async def act(client: Client, flow: str) -> None:
         if flow in gone:
-            continue
+            return
         try:
             ids = await client.delete(str((await client.flow(flow))["flow_id"]))
-        except FlowmetalError as error:
-            if where is not None and isinstance(error, FlowNotFound):
-                continue  # somebody else was faster
-            remark(f"error: {flow}: {error.render()}")
-            code = code or exit_code(error)
-            continue
+        except FlowNotFound:
+            if where is None:
+                raise
+            return  # somebody else was faster
         gone.update(ids)
         if as_json:
             print_json({"flow_id": ids[0], "deleted": ids})
         else:
             click.echo(f"{ids[0]} deleted" + (f", with {', '.join(ids[1:])}" if ids[1:] else ""))
-    return code
 
-
-async def ended_where(client: Client, where: str) -> tuple[str, ...]:
-    """The flows that are over and for which a condition holds, the oldest first."""
-    found = await client.sql(f"SELECT flow_id FROM flows WHERE finished_at IS NOT NULL AND ({where}) ORDER BY created_at")
-    flows = tuple(str(row[0]) for row in found)
-    if not flows:
-        remark("no flow that is over fits")
-    return flows
+    return to_each(store, flows, where, act, OVER)
 
 
 @click.command()

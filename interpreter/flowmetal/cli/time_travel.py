@@ -10,12 +10,10 @@ from typing import Any
 
 import click
 
-from flowmetal.cli.control import chosen
-from flowmetal.cli.exits import DONE, exit_code
+from flowmetal.cli.control import to_each
 from flowmetal.cli.options import common_json, json_argument, with_client
-from flowmetal.cli.output import print_json, remark
+from flowmetal.cli.output import print_json
 from flowmetal.client.client import Client, Row
-from flowmetal.errors import FlowmetalError
 
 
 @click.command()
@@ -75,25 +73,15 @@ def upgrade(flows: tuple[str, ...], where: str | None, dry_run: bool, reason: st
 
     A flow for which they do not is left as it is; where they differ is said, and which fork goes on from there.
     """
-    if bool(flows) == (where is not None):
-        raise click.UsageError("name the flows, or give --where with a condition")
 
-    async def body(client: Client) -> int:
-        code = DONE
-        for flow in await chosen(client, flows, where):
-            try:
-                report = await client.upgrade(str((await client.flow(flow))["flow_id"]), dry_run=dry_run, reason=reason)
-            except FlowmetalError as error:
-                remark(f"error: {flow}: {error.render()}")
-                code = code or exit_code(error)
-                continue
-            if as_json:
-                print_json(report)
-            else:
-                click.echo(f"{report['flow_id']} {_said(report, dry_run=dry_run)}")
-        return code
+    async def act(client: Client, flow: str) -> None:
+        report = await client.upgrade(str((await client.flow(flow))["flow_id"]), dry_run=dry_run, reason=reason)
+        if as_json:
+            print_json(report)
+        else:
+            click.echo(f"{report['flow_id']} {_said(report, dry_run=dry_run)}")
 
-    return with_client(store, body)
+    return to_each(store, flows, where, act)
 
 
 def _said(report: dict[str, Any], *, dry_run: bool) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 from uuid import UUID
 
@@ -30,8 +30,29 @@ MAX_CONCURRENT = 8
 SECONDS = 60.0
 """How long a query may take, where `:timeout` does not say."""
 
+T = TypeVar("T")
 Params = Sequence[Any] | dict[str, Any]
 Rows = tuple[list[str], list[tuple[Any, ...]]]
+
+
+class Threads:
+    """A few threads on which databases are asked, made when the first is."""
+
+    def __init__(self, name: str, most: int) -> None:
+        self._name, self._most = name, most
+        self._pool: ThreadPoolExecutor | None = None
+
+    async def run(self, limit: float, work: Callable[..., T], *args: Any) -> T:
+        """What a function gives; raises TimeoutError after `limit` seconds, whatever becomes of it."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._most, thread_name_prefix=self._name)
+        async with asyncio.timeout(limit):
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+
+    async def close(self) -> None:
+        """Ends the threads."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class QueryConnector:
@@ -41,7 +62,8 @@ class QueryConnector:
 
     def __init__(self, *, secret_of: SecretOf | None = None) -> None:
         self._secret_of = secret_of or secrets_of(None)
-        self._pool: ThreadPoolExecutor | None = None
+        self._threads = Threads("flowmetal-query", MAX_CONCURRENT)
+        self.close = self._threads.close
 
     async def perform(self, call: Call) -> Outcome:
         """Performs one query."""
@@ -49,28 +71,18 @@ class QueryConnector:
             url = str(filled(call.args[0], self._secret_of))
             limit = seconds(call.options.get(kw("timeout")), ":timeout", SECONDS)
             params = _params(filled(call.args[1], self._secret_of))
-            read = _reader(url)
+            kind = kind_of(url)
         except LispError as error:
             return Failed(error.type, error.message, error.data, 0)
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(MAX_CONCURRENT, thread_name_prefix="flowmetal-query")
         try:
-            async with asyncio.timeout(limit):
-                work = asyncio.get_running_loop().run_in_executor(self._pool, read, url, call.target, params, limit)
-                columns, rows = await work
+            columns, rows = await self._threads.run(limit, read, kind, url, call.target, params, limit)
         except TimeoutError:
             return Failed("flow/timeout", f"the query took longer than {limit:g} s", None, call.attempt)
         except Exception as error:  # noqa: BLE001  each database has errors of its own, and all of them are the query's
             return Failed("sql/failed", str(error).replace(url, "the database").strip()[:2000], None, call.attempt)
         if len(rows) > MAX_ROWS:
             return Failed("limit", f"the query gives more than {MAX_ROWS:,} rows: add a LIMIT", None, call.attempt)
-        keys = [kw(name) for name in columns]
-        return Completed(Vector.of([Map.of(zip(keys, map(value_of, row), strict=True)) for row in rows]), call.attempt)
-
-    async def close(self) -> None:
-        """Ends the threads."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        return Completed(maps(columns, rows), call.attempt)
 
 
 def kind_of(url: str) -> str:
@@ -85,44 +97,48 @@ def kind_of(url: str) -> str:
     raise LispError("databases are named by postgresql://…, sqlite:///PATH and duckdb:///PATH", type="value")
 
 
-def _reader(url: str) -> Callable[[str, str, Params, float], Rows]:
-    return {"postgresql": _postgres, "sqlite": _sqlite, "duckdb": _duckdb}[kind_of(url)]
-
-
 def path_of(url: str) -> str:
     """The file that `scheme:///PATH` (relative, as SQLAlchemy has it) or `scheme:////PATH` names."""
     rest = url.partition("://")[2] if "://" in url else url
     return rest.removeprefix("/") if "://" in url else rest
 
 
-def _sqlite(url: str, query: str, params: Params, limit: float) -> Rows:
-    connection = sqlite3.connect(f"file:{quote(path_of(url))}?mode=ro", uri=True, timeout=limit)
-    try:
-        connection.execute("PRAGMA query_only = 1")
-        return fetched(connection.execute(query, params))
-    finally:
-        connection.close()
+def read(kind: str, url: str, query: str, params: Params, limit: float, *settings: str, needs: str = "sql/query on PostgreSQL") -> Rows:
+    """The answer of one SELECT, on a connection that can do nothing else."""
+    if kind == "sqlite":
+        lite = sqlite3.connect(f"file:{quote(path_of(url))}?mode=ro", uri=True, timeout=limit)
+        try:
+            lite.execute("PRAGMA query_only = 1")
+            return _fetched(lite.execute(query, params))
+        finally:
+            lite.close()
+    if kind == "duckdb":
+        import duckdb
+
+        with duckdb.connect(path_of(url), read_only=True, config={"enable_external_access": False}) as duck:
+            return _fetched(duck.execute(query, params))
+    with postgres(url, limit, "default_transaction_read_only=on", *settings, needs=needs) as connection:
+        connection.read_only = True
+        return _fetched(connection.execute(query, params or None))
 
 
-def _duckdb(url: str, query: str, params: Params, limit: float) -> Rows:
-    import duckdb
-
-    with duckdb.connect(path_of(url), read_only=True, config={"enable_external_access": False}) as connection:
-        return fetched(connection.execute(query, params))
-
-
-def _postgres(url: str, query: str, params: Params, limit: float) -> Rows:
+def postgres(url: str, limit: float, *settings: str, needs: str) -> Any:
+    """A connection to a PostgreSQL, whose statements take at most `limit` seconds."""
     try:
         import psycopg
     except ImportError:
-        raise LispError('sql/query on PostgreSQL needs psycopg: pip install "flowmetal[postgres]"', type="sql/failed") from None
-    options = f"-c default_transaction_read_only=on -c statement_timeout={int(limit * 1000)}"
-    with psycopg.connect(url, options=options, connect_timeout=max(1, int(limit))) as connection:
-        connection.read_only = True
-        return fetched(connection.execute(query, params or None))
+        raise LispError(f'{needs} needs psycopg: pip install "flowmetal[postgres]"', type="sql/failed") from None
+    options = " ".join(f"-c {setting}" for setting in (*settings, f"statement_timeout={int(limit * 1000)}"))
+    return psycopg.connect(url, options=options, connect_timeout=max(1, int(limit)))
 
 
-def fetched(cursor: Any) -> Rows:
+def maps(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Vector:
+    """Rows as the language has them."""
+    keys = [kw(name) for name in columns]
+    return Vector.of([Map.of(zip(keys, map(value_of, row), strict=True)) for row in rows])
+
+
+def _fetched(cursor: Any) -> Rows:
     """The columns and rows of a SELECT; one row more than may be, so that too many are noticed."""
     if cursor.description is None:
         raise LispError("sql/query takes one SELECT", type="sql/refused")

@@ -6,25 +6,24 @@ The one rule: reading changes nothing there; only `:done`, a statement of the us
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
 from flowmetal.connect.secrets import SecretOf, filled, secrets_of
-from flowmetal.connect.sql_query import SECONDS, Rows, fetched, kind_of, param, path_of, value_of
+from flowmetal.connect.sql_query import SECONDS, Threads, kind_of, maps, param, path_of, postgres, read
 from flowmetal.errors import LispError
-from flowmetal.lang.persistent import Map, Vector
-from flowmetal.lang.values import Instant, kw
+from flowmetal.lang.persistent import Vector
+from flowmetal.lang.values import Instant
 from flowmetal.runtime.connector import Call, Completed, Failed, Outcome
 
 MAX_CONCURRENT = 4
 _TOKENS = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|\$\w*\$.*?\$\w*\$|::|:([A-Za-z_]\w*)|%", re.DOTALL)
 """What a `:name` may stand in without being a parameter: texts, quoted names, comments, casts. And `%`, which psycopg gives a meaning."""
 _MARKS = {"sqlite": ":{}", "duckdb": "${}", "postgresql": "%({})s"}
+NEEDS = "a source in PostgreSQL"
 Params = dict[str, Any]
 
 
@@ -35,7 +34,8 @@ class SourceConnector:
 
     def __init__(self, *, secret_of: SecretOf | None = None) -> None:
         self._secret_of = secret_of or secrets_of(None)
-        self._pool: ThreadPoolExecutor | None = None
+        self._threads = Threads("flowmetal-source", MAX_CONCURRENT)
+        self.close = self._threads.close
 
     async def perform(self, call: Call) -> Outcome:
         """`source/read`: url, column or nil, cursor, most rows. `source/done`: url, rows."""
@@ -44,21 +44,13 @@ class SourceConnector:
             kind = kind_of(url)
         except LispError as error:
             return Failed(error.type, error.message, error.data)
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(MAX_CONCURRENT, thread_name_prefix="flowmetal-source")
         work = _read if call.op == "source/read" else _done
         try:
-            async with asyncio.timeout(SECONDS):
-                return Completed(await asyncio.get_running_loop().run_in_executor(self._pool, work, kind, url, call.target, call.args[1:]))
+            return Completed(await self._threads.run(SECONDS, work, kind, url, call.target, call.args[1:]))
         except TimeoutError:
             return Failed("flow/timeout", f"the database took longer than {SECONDS:g} s")
         except Exception as error:  # noqa: BLE001  each database has errors of its own, and all of them are the source's
             return Failed("sql/failed", str(error).replace(url, "the database").strip()[:2000] or type(error).__name__)
-
-    async def close(self) -> None:
-        """Ends the threads."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _read(kind: str, url: str, sql: str, args: tuple[Any, ...]) -> Vector:
@@ -67,9 +59,9 @@ def _read(kind: str, url: str, sql: str, args: tuple[Any, ...]) -> Vector:
     if column is not None:
         query = f"SELECT * FROM ({query}\n) AS flowmetal_source ORDER BY {column}"
     params = {} if column is None else {"cursor": _bound(kind, cursor)}
-    columns, rows = _run(kind, url, f"{named(query, params, kind)}\nLIMIT {most}" if column is not None else named(query, params, kind), params)
-    keys = [kw(name) for name in columns]
-    return Vector.of([Map.of(zip(keys, map(value_of, row), strict=True)) for row in rows[:most]])
+    query = named(query, params, kind) + (f"\nLIMIT {most}" if column is not None else "")
+    columns, rows = read(kind, url, query, params, SECONDS, "timezone=UTC", needs=NEEDS)
+    return maps(columns, rows[:most])
 
 
 def _done(kind: str, url: str, sql: str, args: tuple[Any, ...]) -> None:
@@ -99,23 +91,6 @@ def _bound(kind: str, x: Any) -> Any:
     return param(x)
 
 
-def _run(kind: str, url: str, query: str, params: Params) -> Rows:
-    if kind == "sqlite":
-        lite = sqlite3.connect(f"file:{quote(path_of(url))}?mode=ro", uri=True, timeout=SECONDS)
-        try:
-            lite.execute("PRAGMA query_only = 1")
-            return fetched(lite.execute(query, params))
-        finally:
-            lite.close()
-    if kind == "duckdb":
-        import duckdb
-
-        with duckdb.connect(path_of(url), read_only=True, config={"enable_external_access": False}) as duck:
-            return fetched(duck.execute(query, params))
-    with _postgres(url, "on") as connection:
-        return fetched(connection.execute(query, params or None))
-
-
 def _write(kind: str, url: str, statement: str, each: list[Params]) -> None:
     if kind == "sqlite":
         lite = sqlite3.connect(f"file:{quote(path_of(url))}?mode=rw", uri=True, timeout=SECONDS)
@@ -133,14 +108,5 @@ def _write(kind: str, url: str, statement: str, each: list[Params]) -> None:
                 duck.execute(statement, params)
             duck.execute("COMMIT")
     else:
-        with _postgres(url, "off") as connection, connection.cursor() as cursor:
+        with postgres(url, SECONDS, "default_transaction_read_only=off", "timezone=UTC", needs=NEEDS) as connection, connection.cursor() as cursor:
             cursor.executemany(statement, each)
-
-
-def _postgres(url: str, read_only: str) -> Any:
-    try:
-        import psycopg
-    except ImportError:
-        raise LispError('a source in PostgreSQL needs psycopg: pip install "flowmetal[postgres]"', type="sql/failed") from None
-    options = f"-c default_transaction_read_only={read_only} -c statement_timeout={int(SECONDS * 1000)} -c timezone=UTC"
-    return psycopg.connect(url, options=options, connect_timeout=int(SECONDS))

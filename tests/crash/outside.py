@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import re
 import shutil
 import subprocess
 import sys
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from posts import Posts
 from processes import store_at
 
 from flowmetal.client.host_file import token_of
@@ -38,91 +36,37 @@ class Arrival:
     body: str
 
 
-class Outside:
-    """A server on loopback. `on_arrival` is called with the number of requests so far, before each is answered."""
+class Outside(Posts):
+    """The server. `on_arrival` is called with the number of requests so far, before each is answered."""
 
     def __init__(self) -> None:
         self.arrivals: list[Arrival] = []
         self.acknowledged: list[str] = []
         """Tokens of callbacks whose delivery was answered 2xx."""
         self.on_arrival: Callable[[int], None] = lambda count: None
-        self._lock = threading.Lock()
-        self._deliveries: queue.SimpleQueue[tuple[str, bytes] | None] = queue.SimpleQueue()
-        self._ended = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._threads = [threading.Thread(target=self._server.serve_forever, args=(0.05,)), threading.Thread(target=self._deliver)]
-        for thread in self._threads:
-            thread.start()
+        super().__init__(deliverers=1, pause=0.02)
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        outside = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                length = int(self.headers["Content-Length"])
-                body = self.rfile.read(length)
-                if len(body) < length:
-                    raise ConnectionError("the sender was killed while it sent")
-                answer = outside.take(Arrival(self.headers["Idempotency-Key"], self.path, body.decode()))
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def handle(self) -> None:
-                try:
-                    super().handle()
-                except ConnectionError:
-                    return  # the flow's process was killed: nobody is left to answer
-
-            def log_message(self, format: str, *args: Any) -> None:
-                return
-
-        return Handler
-
-    def take(self, arrival: Arrival) -> bytes:
+    def answer(self, key: str, path: str, body: bytes) -> tuple[int, bytes]:
         """Notes a request; its answer is the same for each attempt."""
         with self._lock:
-            self.arrivals.append(arrival)
+            self.arrivals.append(Arrival(key, path, body.decode()))
             count = len(self.arrivals)
-        sent = json.loads(arrival.body)
+        sent = json.loads(body)
         if sent.get("notify"):
             self._deliveries.put((sent["notify"], json.dumps({"paid": sent["n"]}).encode()))
         self.on_arrival(count)
-        return json.dumps({"n": sent["n"]}).encode()
+        return 200, json.dumps({"n": sent["n"]}).encode()
 
-    def _deliver(self) -> None:
-        while (delivery := self._deliveries.get()) is not None:
-            url, body = delivery
-            if not self._post(url, body):
-                self._ended.wait(0.02)
-                self._deliveries.put(delivery)
-
-    def _post(self, url: str, body: bytes) -> bool:
+    def deliver(self, url: str, body: bytes) -> bool:
         """Whether the delivery was acknowledged; a refused or broken connection is not."""
-        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=20):
-                self.acknowledged.append(url.rsplit("/", 1)[1])
-                return True
+            self.post(url, body)
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{url} answered {error.code}: {error.read().decode()}") from error
         except OSError:
             return False
-
-    def close(self) -> None:
-        """Ends the server."""
-        self._ended.set()
-        self._deliveries.put(None)
-        self._server.shutdown()
-        self._server.server_close()
-        for thread in self._threads:
-            thread.join()
+        self.acknowledged.append(url.rsplit("/", 1)[1])
+        return True
 
 
 class Served:

@@ -8,14 +8,12 @@ closed connection, before or after the effect has happened. What names a callbac
 from __future__ import annotations
 
 import json
-import queue
 import random
-import threading
 import urllib.error
-import urllib.request
 from collections import Counter, defaultdict
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from posts import CLOSED, Posts
 
 LATE = 0.4
 """Seconds at most by which a late answer is late."""
@@ -23,7 +21,7 @@ FAIL = "fail"
 """What is asked for under this path fails, as a matter of business."""
 
 
-class Outside:
+class Outside(Posts):
     """A server on loopback, with a few threads that deliver callbacks."""
 
     def __init__(self, seed: int) -> None:
@@ -40,51 +38,14 @@ class Outside:
         """Callbacks whose delivery was answered 2xx, by token: what was delivered."""
         self.refused: list[str] = []
         """Deliveries that were refused for good: must stay empty."""
-        self._lock = threading.Lock()
-        self._deliveries: queue.SimpleQueue[tuple[str, dict[str, Any]] | None] = queue.SimpleQueue()
-        self._ended = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._threads = [threading.Thread(target=self._server.serve_forever, args=(0.05,)), *(threading.Thread(target=self._deliver) for _ in range(2))]
-        for thread in self._threads:
-            thread.start()
+        super().__init__(deliverers=2, pause=0.05)
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        outside = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
-            def do_POST(self) -> None:
-                length = int(self.headers["Content-Length"])
-                body = self.rfile.read(length)
-                if len(body) < length:
-                    raise ConnectionError("the sender was killed while it sent")
-                status, answer = outside.take(self.headers["Idempotency-Key"], self.path, json.loads(body))
-                if status == 0:
-                    self.close_connection = True
-                    return
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def handle(self) -> None:
-                try:
-                    super().handle()
-                except ConnectionError:
-                    return  # the flow's process was killed: nobody is left to answer
-
-            def log_message(self, format: str, *args: Any) -> None:
-                return
-
-        return Handler
+    def answer(self, key: str, path: str, body: bytes) -> tuple[int, bytes]:
+        """See `take`."""
+        return self.take(key, path, json.loads(body))
 
     def take(self, key: str, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
-        """Takes a request: status (0: the connection is closed) and body of the answer."""
+        """Takes a request: status and body of the answer, or that there is none."""
         with self._lock:
             self.keys[path].add(key)
             self.arrived[key] += 1
@@ -93,7 +54,7 @@ class Outside:
         if trouble < 0.04:
             return 500, b"{}"
         if trouble < 0.08:
-            return 0, b""
+            return CLOSED
         with self._lock:
             result = self.results.setdefault(key, f"r{len(self.results)}")
             self.times[key] += 1
@@ -101,31 +62,26 @@ class Outside:
         if notify:
             self._deliveries.put((notify, {"paid": result}))
         if trouble < 0.12:
-            return 0, b""
+            return CLOSED
         if trouble < 0.22:
             self._ended.wait(LATE * trouble / 0.22)
         if path.startswith(f"/{FAIL}/"):
             return 422, b"{}"
         return 200, json.dumps({"id": result}).encode()
 
-    def _deliver(self) -> None:
-        while (delivery := self._deliveries.get()) is not None:
-            url, body = delivery
-            request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-            try:
-                with urllib.request.urlopen(request, timeout=20):
-                    self.acknowledged[url.rsplit("/", 1)[1]] = body
-            except urllib.error.HTTPError as error:
-                if error.code != 503:
-                    self.refused.append(f"{url}: {error.code} {error.read().decode()}")
-                    continue
-                self._later(delivery)
-            except OSError:
-                self._later(delivery)
-
-    def _later(self, delivery: tuple[str, dict[str, Any]]) -> None:
-        self._ended.wait(0.05)
-        self._deliveries.put(delivery)
+    def deliver(self, url: str, body: dict[str, Any]) -> bool:
+        """Delivers, unless nobody is there or the host is busy."""
+        try:
+            self.post(url, json.dumps(body).encode())
+        except urllib.error.HTTPError as error:
+            if error.code == 503:
+                return False
+            self.refused.append(f"{url}: {error.code} {error.read().decode()}")
+        except OSError:
+            return False
+        else:
+            self.acknowledged[url.rsplit("/", 1)[1]] = body
+        return True
 
     def key(self, path: str) -> str:
         """The one key under which a path was asked for."""
@@ -136,13 +92,3 @@ class Outside:
     def result(self, path: str) -> str:
         """What the one key of a path came to."""
         return self.results[self.key(path)]
-
-    def close(self) -> None:
-        """Ends the server."""
-        self._ended.set()
-        for _ in self._threads[1:]:
-            self._deliveries.put(None)
-        self._server.shutdown()
-        self._server.server_close()
-        for thread in self._threads:
-            thread.join()

@@ -10,6 +10,8 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from lives import HandClock
+
 from flowmetal.errors import LispError
 from flowmetal.lang.values import Duration
 from flowmetal.runtime.clock import Chance
@@ -24,25 +26,12 @@ OUTCOMES = frozenset({kinds.EFFECT_COMPLETED, kinds.EFFECT_FAILED, kinds.EFFECT_
 ASKED = frozenset({kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED})
 
 
-class Clock:
-    """A clock that the test moves; it may set it back, too."""
-
-    virtual = False
-
-    def __init__(self) -> None:
-        self.time = 1_767_225_600_000_000
-
-    def now(self) -> int:
-        """The time."""
-        return self.time
-
-
 class Bench:
     """One store, and the engine that has it at the moment."""
 
     def __init__(self) -> None:
         self.store = MemoryStore()
-        self.clock = Clock()
+        self.clock = HandClock()
         self.world = World(store=self.store)
         self.options: dict[str, Any] = {"retry_seconds": 0.0}
         self.engine: Engine

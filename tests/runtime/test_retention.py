@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lives import HandClock
 
 from flowmetal.errors import FlowConflict, LispError, StoreError
 from flowmetal.runtime.clock import Chance
@@ -29,24 +30,11 @@ PROGRAM = """
 """
 
 
-class Clock:
-    """A clock that the test sets."""
-
-    virtual = False
-
-    def __init__(self) -> None:
-        self.time = 1_767_225_600_000_000
-
-    def now(self) -> int:
-        """The time."""
-        return self.time
-
-
 class House:
     """A store in a file and its engine, which may be opened again."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.clock, self.lives = path, Clock(), 0
+        self.path, self.clock, self.lives = path, HandClock(), 0
         self.engine: Engine
 
     async def __aenter__(self) -> House:

@@ -118,7 +118,7 @@ class SQLiteStore:
     def each_open_request(self, idle: frozenset[str] = frozenset()) -> Iterator[Row]:
         for row in self.open_requests():
             data = json.loads(row.data)
-            if row.kind != kinds.EFFECT_REQUESTED or data.get("op") not in idle or data.get("due_at") is not None:
+            if row.kind != kinds.EFFECT_REQUESTED or data.get("op") not in idle or data.get("due_at") is not None or "linked" in data:
                 yield row
 
     def orphans(self) -> list[tuple[str, str]]:

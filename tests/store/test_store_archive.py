@@ -99,6 +99,18 @@ def test_its_id_stays_known(opened: Callable[..., DuckDBStore]) -> None:
     assert isinstance(outcome, StoreConflict) and outcome.actual == 7
 
 
+def test_a_flow_that_goes_on_after_it_was_archived_is_read_whole(opened: Callable[..., DuckDBStore]) -> None:
+    store = opened()
+    flow(store, "a")
+    store.archive(["a"], said())
+    store.close()
+    store = opened()
+    assert [r.seq for r in store.rows("a")] == list(range(1, 8))
+    commit(store, row("a", "flow-retried", {"back": [7]}), row("a", "flow-waiting"))
+    assert [r.seq for r in store.rows("a")] == list(range(1, 10)) and store.last_seq("a") == 9
+    assert [r.seq for r in store.rows_of({"a": 6})["a"]] == [7, 8, 9]
+
+
 def test_what_was_archived_can_be_removed(opened: Callable[..., DuckDBStore]) -> None:
     store = opened()
     for name in ("xa", "yb", "zc"):
@@ -171,8 +183,9 @@ def test_an_archive_that_is_gone_is_told(opened: Callable[..., DuckDBStore]) -> 
     store.archive(["a"], said())
     for path in store._cold.folder.iterdir():  # type: ignore[union-attr]
         path.unlink()
-    with pytest.raises(StoreError, match="the archive cannot be read"):
-        store.rows("a")
+    for ask in (lambda: store.rows("a"), lambda: store.last_seq("a"), lambda: store.find("effect-requested", "a-token")):
+        with pytest.raises(StoreError, match="the archive cannot be read"):
+            ask()
 
 
 LOADS = 8 if not os.environ.get("FLOWMETAL_LONG") else 300

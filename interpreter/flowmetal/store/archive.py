@@ -8,6 +8,7 @@ A file has the columns of the log, large values in place, sorted by flow. Small 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,8 +37,8 @@ _HOT: Final = f"""SELECT l.pos, l.flow_id, l.seq, l.at_us, l.kind, l.step, l.fib
     CASE WHEN starts_with(l.exact, '{schema.REFERENCE}') THEN decode(x.body) ELSE l.exact END AS exact, l.key
     FROM fm.log l LEFT JOIN fm.blobs d ON starts_with(l.data, '{schema.REFERENCE}') AND d.digest = substr(l.data, 2)
     LEFT JOIN fm.blobs x ON starts_with(l.exact, '{schema.REFERENCE}') AND x.digest = substr(l.exact, 2)"""
-_NAMES: Final = """SELECT flow_id, NULL, min(pos) FROM fm.cold GROUP BY flow_id
-    UNION ALL SELECT kind, key, pos FROM fm.cold WHERE key IS NOT NULL"""
+_NAMES: Final = """SELECT flow_id, NULL, min(pos) FROM {0} GROUP BY flow_id
+    UNION ALL SELECT kind, key, pos FROM {0} WHERE key IS NOT NULL"""
 _STATUS: Final = ", ".join(f"'{kind}'" for kind in sorted(kinds.STATUS))
 _ENDING: Final = ", ".join(f"'{kind}'" for kind in sorted(kinds.ENDING))
 ENDED_BEFORE: Final = f"""SELECT flow_id FROM (SELECT flow_id, min(pos) FILTER (kind = '{kinds.FLOW_STARTED}') AS start_pos,
@@ -72,10 +73,7 @@ class Archive:
         if not self.files:
             return False
         if not self._loaded:
-            names = self._stream(
-                "SELECT flow_id, NULL, min(pos) FROM fm.cold GROUP BY flow_id UNION ALL SELECT kind, key, pos FROM fm.cold WHERE key IS NOT NULL"
-            )
-            self._first.load([(first if key is None else (first, key), pos) for first, key, pos in names])
+            self._first.load(self._names("fm.cold"))
             self._loaded = True
         return self._first.get(name) is not None
 
@@ -85,22 +83,34 @@ class Archive:
             return []
         wanted = "" if of is None else f" AND kind IN ({', '.join(repr(kind) for kind in sorted(of))})"
         sql = f"SELECT {schema.ROW} FROM fm.cold WHERE flow_id = $1 AND seq > $2{wanted} ORDER BY seq"
-        return self._log.read(sql if limit is None else f"{sql} LIMIT {int(limit)}", [flow_id, after_seq])
+        with self._told():
+            return self._log.read(sql if limit is None else f"{sql} LIMIT {int(limit)}", [flow_id, after_seq])
 
     def last_seq(self, flow_id: str) -> int:
         """See `Store.last_seq`."""
-        return int(self._log.select("SELECT coalesce(max(seq), 0) FROM fm.cold WHERE flow_id = $1", [flow_id])[0][0]) if self.may_have(flow_id) else 0
+        if not self.may_have(flow_id):
+            return 0
+        with self._told():
+            return int(self._log.select("SELECT coalesce(max(seq), 0) FROM fm.cold WHERE flow_id = $1", [flow_id])[0][0])
 
     def find(self, kind: str, key: str) -> Row | None:
         """See `Store.find`."""
         if not self.may_have((kind, key)):
             return None
-        found = self._log.read(f"SELECT {schema.ROW} FROM fm.cold WHERE kind = $1 AND key = $2 ORDER BY pos LIMIT 1", [kind, key])
+        with self._told():
+            found = self._log.read(f"SELECT {schema.ROW} FROM fm.cold WHERE kind = $1 AND key = $2 ORDER BY pos LIMIT 1", [kind, key])
         return found[0] if found else None
 
-    def _stream(self, sql: str) -> Iterator[Any]:
+    def _names(self, source: str) -> list[tuple[str | tuple[str, str], int]]:
+        """What `may_have` knows of files: their flows, and the keys of their rows."""
+        with self._told():
+            return [(first if key is None else (first, key), pos) for first, key, pos in self._log.stream(_NAMES.format(source))]
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """An error of the database is one of the archive."""
         try:
-            yield from self._log.stream(sql)
+            yield
         except duckdb.Error as error:
             hint = f"put the folder {self.folder} back in its place, as it was"
             raise StoreError(f"the archive cannot be read: {tidy(error)}", hint=hint) from error
@@ -136,7 +146,13 @@ class Archive:
 
     def adopt(self, files: Sequence[str]) -> None:
         """These are the files that count now. Others stay until the next time: somebody may be reading them."""
-        self.files, self._loaded = list(files), False
+        new = [name for name in files if name not in self.files]
+        self.files = list(files)
+        try:
+            for name, pos in self._names(f"read_parquet({self._paths(new)})") if self._loaded and new else ():
+                self._first.add(name, pos)
+        except StoreError:  # it is committed: who asks next reads all of them, and is told
+            self._loaded = False
 
     def sweep(self) -> None:
         """Takes away files that do not count."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,8 @@ class DuckDBStore:
         self._cursor_lock = threading.Lock()
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._last_pos = 0
+        self._removed = False
+        """Rows were taken out since the file gave back their place."""
         if self.path is not None:
             _claim(self.path)
         try:
@@ -115,6 +117,7 @@ class DuckDBStore:
         self._last_pos = plan.pos
         self._index.note(plan.rows, plan.snapshots)
         self._index.drop(plan.removed)
+        self._removed |= bool(plan.removed)
         if files is not None:
             self._cold.adopt(files)
         try:
@@ -143,7 +146,7 @@ class DuckDBStore:
         """See `Store.rows`."""
         first, last = self._range(flow_id)
         if first is None:
-            return self._archived_rows(flow_id, after_seq, limit, of)
+            return self._cold.rows(flow_id, after_seq, limit, of)
         sql = f"SELECT {schema.ROW} FROM fm.log WHERE pos BETWEEN $1 AND $2 AND flow_id = $3 AND seq > $4"
         if of is not None:
             sql += f" AND kind IN ({', '.join(repr(kind) for kind in sorted(of))})"
@@ -154,14 +157,10 @@ class DuckDBStore:
             rows = self._log.read(sql, [first, last, flow_id, after_seq])
         rows.sort(key=lambda row: row.seq)
         if self._cold.may_have(flow_id) and (of is not None or limit is not None or not rows or rows[-1].seq - after_seq != len(rows)):
-            rows = sorted([*self._archived_rows(flow_id, after_seq, None, of), *rows], key=lambda row: row.seq)[:limit]
+            rows = sorted([*self._cold.rows(flow_id, after_seq, limit, of), *rows], key=lambda row: row.seq)[:limit]
         if rows and limit is None and of is None:
             self._index.remember(flow_id, rows[-1].seq, rows[-1].pos)
         return rows
-
-    def _archived_rows(self, flow_id: str, after_seq: int, limit: int | None, of: frozenset[str] | None) -> list[Row]:
-        with _Reading():
-            return self._cold.rows(flow_id, after_seq, limit, of)
 
     def last_seq(self, flow_id: str) -> int:
         """See `Store.last_seq`."""
@@ -253,9 +252,7 @@ class DuckDBStore:
 
     def open_requests(self) -> list[Row]:
         """See `Store.open_requests`."""
-        with _Reading():
-            self._usable()
-            return self._log.read(_OPEN_REQUESTS, [[]])
+        return list(self.each_open_request())
 
     def each_open_request(self, idle: frozenset[str] = frozenset()) -> Iterator[Row]:
         """See `Store.each_open_request`."""
@@ -335,7 +332,7 @@ class DuckDBStore:
 
     def archive(self, flows: Sequence[str], said: Row) -> int:
         """See `FileStore.archive`."""
-        return self._archive({flow_id: self.last_seq(flow_id) for flow_id in flows if self.is_in_log(flow_id)}, said)
+        return self._archive(self._in_log(flows), said)
 
     def ended_runs(self, at: int, limit: int) -> dict[str, int]:
         """See `FileStore.ended_runs`."""
@@ -343,7 +340,8 @@ class DuckDBStore:
 
     def archive_runs(self, runs: Mapping[str, int], said: Row) -> int:
         """See `FileStore.archive_runs`."""
-        return self._archive({flow_id: seq for flow_id, seq in runs.items() if self.is_in_log(flow_id)}, said, keeps_first=True)
+        there = self._in_log(runs)
+        return self._archive({flow_id: seq for flow_id, seq in runs.items() if flow_id in there}, said, keeps_first=True)
 
     def _archive(self, upto: dict[str, int], said: Row, *, keeps_first: bool = False) -> int:
         if self.path is None:
@@ -363,14 +361,21 @@ class DuckDBStore:
 
     def is_in_log(self, flow_id: str) -> bool:
         """Whether the flow has rows that are not archived."""
-        first, _ = self._range(flow_id)
-        return first is not None and bool(self._run("SELECT 1 FROM fm.log WHERE pos >= $1 AND flow_id = $2 LIMIT 1", [first, flow_id]))
+        return bool(self._in_log([flow_id]))
+
+    def _in_log(self, flows: Iterable[str]) -> dict[str, int]:
+        """Those flows that have rows in the log, each with its last `seq`."""
+        sql = "SELECT flow_id, max(seq) FROM fm.log WHERE flow_id IN (SELECT unnest($1::VARCHAR[])) GROUP BY flow_id"
+        return dict(self._run(sql, [list(flows)]))
 
     def give_back(self) -> None:
         """See `FileStore.give_back`."""
+        if not self._removed:
+            return
         self._index.forget()
         with contextlib.suppress(duckdb.TransactionException):  # somebody reads: the next time will do
             self._usable().execute("CHECKPOINT")
+            self._removed = False
 
     def close(self) -> None:
         """See `Store.close`."""

@@ -52,7 +52,7 @@ class LogIndex:
                 self._first.add((_SNAPSHOT, snapshot.flow_id), pos)
         busy, resting = self._busy, self._resting
         for row in rows:
-            if self.loaded and row.seq == 1:
+            if self.loaded and row.flow_id not in busy and row.flow_id not in resting:  # new, or of a flow that was archived
                 self._first.add(row.flow_id, row.pos)
             if self.loaded and row.key is not None:
                 self._note_key((row.kind, row.key), row)

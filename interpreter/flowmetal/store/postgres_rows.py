@@ -50,7 +50,7 @@ OPEN_REQUESTS: Final = f"""WITH open AS MATERIALIZED ({_OPEN}),
     SELECT {COLUMNS} FROM fm.log l JOIN open o ON o.flow_id = l.flow_id {LARGE}
     WHERE l.kind = '{kinds.EFFECT_REQUESTED}'
         AND NOT EXISTS (SELECT 1 FROM closed c WHERE c.flow_id = l.flow_id AND c.step = l.step AND c.pos > l.pos)
-        AND NOT (l.data->>'due_at' IS NULL AND coalesce(l.data->>'op' = ANY($1::text[]), false))
+        AND NOT (l.data->>'due_at' IS NULL AND l.data->'linked' IS NULL AND coalesce(l.data->>'op' = ANY($1::text[]), false))
     OR l.kind = '{kinds.AWAIT}'
         AND NOT EXISTS (SELECT 1 FROM settled s WHERE s.flow_id = l.flow_id AND s.flow = l.data->>'flow'
             AND s.promise IS NOT DISTINCT FROM l.data->>'promise' AND s.pos > l.pos)

@@ -21,7 +21,8 @@ _ROWS: Final = """SELECT l.pos, CASE WHEN starts_with(l.data, $3) THEN l.data EN
 _UNUSED: Final = """SELECT d FROM (SELECT unnest($1::VARCHAR[]) AS d)
     WHERE d NOT IN (SELECT data FROM fm.log WHERE starts_with(data, $2)) AND d NOT IN (SELECT exact FROM fm.log WHERE starts_with(exact, $2))"""
 _BY_POS: Final = "DELETE FROM {} WHERE pos IN (SELECT unnest($1::BIGINT[]))"
-_SNAPSHOTS: Final = "DELETE FROM fm.snapshots WHERE flow_id = $1 AND seq <= $2"
+_SNAPSHOTS: Final = """DELETE FROM fm.snapshots WHERE flow_id IN (SELECT unnest($1::VARCHAR[]))
+    AND seq <= list_extract($2::BIGINT[], list_position($1::VARCHAR[], flow_id))"""
 _BLOBS: Final = "DELETE FROM fm.blobs WHERE digest IN (SELECT unnest($1::VARCHAR[]))"
 
 
@@ -33,8 +34,7 @@ def remove(connection: duckdb.DuckDBPyConnection, removed: Mapping[str, int], fi
     places = [pos for pos, _, _ in found]
     references = sorted({text for _, *texts in found for text in texts if text is not None})
     connection.execute(_BY_POS.format("fm.log"), [places])
-    for flow_id, seq in removed.items():
-        connection.execute(_SNAPSHOTS, [flow_id, seq])
+    connection.execute(_SNAPSHOTS, [list(removed), list(removed.values())])
     if references:
         connection.execute(_BY_POS.format("fm.large"), [places])
         unused = connection.execute(_UNUSED, [references, schema.REFERENCE]).fetchall()

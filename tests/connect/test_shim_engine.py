@@ -297,6 +297,12 @@ def test_the_same_key_is_one_action(client: httpx.Client) -> None:
     problem(client.post(f"/v1/flows/{flow_id}/terminate", headers={"Idempotency-Key": "another"}), 410)
 
 
+def test_options_may_be_left_out(client: httpx.Client) -> None:
+    without, empty = client.post("/v1/archive"), client.post("/v1/archive", json={})
+    assert without.status_code == empty.status_code != 400
+    assert without.json().get("title") == empty.json().get("title"), "a store in memory has no archive, and says so"
+
+
 def test_listing_in_pages(client: httpx.Client) -> None:
     ids = {start(client, "greet", {"name": str(n)}) for n in range(5)}
     seen: list[str] = []

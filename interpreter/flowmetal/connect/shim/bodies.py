@@ -69,6 +69,15 @@ async def read_json_object(request: Request, limits: Limits) -> dict[str, Any]:
     return value
 
 
+async def read_options(request: Request, limits: Limits) -> dict[str, Any]:
+    """The same of a body that may be left out: then there are none."""
+    text = await read_text(request, limits)
+    value = json_value(text, limits) if text.strip() else {}
+    if not isinstance(value, dict):
+        raise Problem(422, "the body must be a JSON object")
+    return value
+
+
 async def read_anything(request: Request, limits: Limits) -> Any:
     """JSON, a form or text, as the body's type says; an empty body is null."""
     return anything(request, await read_body(request, limits), limits)

@@ -12,9 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from flowmetal.connect.shim.answers import json_body, json_response
-from flowmetal.connect.shim.bodies import decode, json_value, read_body, read_json, read_json_object
+from flowmetal.connect.shim.bodies import read_json, read_json_object, read_options
 from flowmetal.connect.shim.context import FLOW_ID, By, Context, Ctx
-from flowmetal.connect.shim.problems import Problem
 
 router = APIRouter(tags=["flows"])
 
@@ -152,11 +151,7 @@ async def delete(flow_id: FlowId, context: Ctx, by: By, key: RequestId = None) -
 
 async def control(context: Context, request: Request, flow_id: str, action: str, by: str, key: str | None) -> Response:
     """One control action; gives the flow's row. The same `Idempotency-Key` again changes nothing."""
-    text = decode(await read_body(request, context.limits))
-    body = json_value(text, context.limits) if text.strip() else {}
-    if not isinstance(body, dict):
-        raise Problem(422, "the body must be a JSON object")
-    reason = ControlRequest.model_validate(body).reason
+    reason = ControlRequest.model_validate(await read_options(request, context.limits)).reason
     return json_response(await context.engine.control(flow_id, action, reason=reason, by=by, request_id=key))
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from flowmetal.connect.shim.answers import json_body, json_response
-from flowmetal.connect.shim.bodies import read_body, read_json_object
+from flowmetal.connect.shim.bodies import read_body, read_json_object, read_options
 from flowmetal.connect.shim.context import By, Ctx
 
 router = APIRouter(tags=["store"])
@@ -99,5 +99,5 @@ async def import_flows(request: Request, context: Ctx, by: By) -> Response:
 @router.post("/v1/archive", summary="Archive flows that are over", openapi_extra=json_body(ArchiveRequest.model_json_schema(), required=False))
 async def archive(request: Request, context: Ctx, by: By) -> Response:
     """Moves flows that are over into Parquet files beside the store, where they answer as before; how many, and the store's setting."""
-    body = ArchiveRequest.model_validate(await read_json_object(request, context.limits))
+    body = ArchiveRequest.model_validate(await read_options(request, context.limits))
     return json_response(await context.engine.keeping.archive(older_than=body.older_than, where=body.where, keep=body.keep, by=by))

@@ -13,10 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from flowmetal.connect.shim.answers import json_body, json_response
-from flowmetal.connect.shim.bodies import decode, json_value, read_body, read_json_object
+from flowmetal.connect.shim.bodies import read_json_object, read_options
 from flowmetal.connect.shim.context import By, Ctx
 from flowmetal.connect.shim.flows import FlowId, RequestId
-from flowmetal.connect.shim.problems import Problem
 from flowmetal.lang.plain import from_plain
 from flowmetal.runtime.fork import Wish
 
@@ -67,10 +66,6 @@ async def fork(flow_id: FlowId, request: Request, context: Ctx, by: By, request_
 )
 async def upgrade(flow_id: FlowId, request: Request, context: Ctx, by: By, request_id: RequestId = None) -> Response:
     """The flow, with `upgrade`: from which version to which, after how many steps, and whether it was done. With `dry_run` it is not."""
-    text = decode(await read_body(request, context.limits))
-    plain = json_value(text, context.limits) if text.strip() else {}
-    if not isinstance(plain, dict):
-        raise Problem(422, "the body must be a JSON object")
-    body = UpgradeRequest.model_validate(plain)
+    body = UpgradeRequest.model_validate(await read_options(request, context.limits))
     report = await context.engine.upgrades.upgrade(flow_id, dry_run=body.dry_run, reason=body.reason, by=by, request_id=request_id)
     return json_response({**await context.engine.flow(report["flow_id"]), "upgrade": report})

@@ -24,10 +24,10 @@ def show_state(state: Row) -> None:
     for waited in state.get("waiting_for") or []:
         click.echo(f"{'waiting for':>20}  {clean(one_line(waited))}")
     click.echo(f"\n{_title(state)}:")
-    _show_frames(state.get("stack") or [], "  ")
+    _show_frames(state.get("stack") or [])
     for fiber in (state.get("fibers") or [])[1:]:
         click.echo(f"fiber {fiber['fiber']}:")
-        _show_frames(fiber["stack"], "  ")
+        _show_frames(fiber["stack"])
 
 
 def _title(state: Row) -> str:
@@ -45,13 +45,13 @@ def _show_error(error: Mapping[str, Any]) -> None:
         click.echo(f"{'':>20}  {clean(line)}")
 
 
-def _show_frames(frames: Iterable[Mapping[str, Any]], indent: str) -> None:
+def _show_frames(frames: Iterable[Mapping[str, Any]]) -> None:
     for frame in frames:
-        click.echo(f"{indent}{clean(str(frame.get('function')))}  {_place(frame)}".rstrip())
+        click.echo(f"  {clean(str(frame.get('function')))}  {_place(frame)}".rstrip())
         if frame.get("source"):
-            click.echo(f"{indent}    {clean(one_line(str(frame['source']).strip()))}")
+            click.echo(f"      {clean(one_line(str(frame['source']).strip()))}")
         for name, value in (frame.get("locals") or {}).items():
-            click.echo(f"{indent}    {clean(str(name))} = {clean(one_line(value))}")
+            click.echo(f"      {clean(str(name))} = {clean(one_line(value))}")
 
 
 def _place(frame: Mapping[str, Any]) -> str:

@@ -106,14 +106,12 @@ class AsyncFlow:
     async def fork(self, at: int, *, with_: Any = ASK_ANEW, upgrade: bool = False, adopt_rollbacks: bool = False, reason: str | None = None) -> AsyncFlow:
         """A new flow that shares this one's history before step `at`. `with_` is that step's outcome; without it the step is asked anew, with
         `upgrade` under the current definitions. What is shared is never sent again."""
-        outcome = () if with_ is ASK_ANEW else (to_json(with_),)
-        made = await self._client.fork(self.id, at, outcome=outcome, upgrade=upgrade, adopt_rollbacks=adopt_rollbacks, reason=reason)
+        made = await self._client.fork(self.id, at, outcome=_outcome(with_), upgrade=upgrade, adopt_rollbacks=adopt_rollbacks, reason=reason)
         return AsyncFlow(self._client, str(made["flow_id"]))
 
     async def fork_plan(self, at: int, *, with_: Any = ASK_ANEW, upgrade: bool = False) -> Row:
         """What such a fork would share, what it would wait for together with this flow, and what it may do again; nothing is made."""
-        outcome = () if with_ is ASK_ANEW else (to_json(with_),)
-        return await self._client.fork(self.id, at, outcome=outcome, upgrade=upgrade, dry_run=True)
+        return await self._client.fork(self.id, at, outcome=_outcome(with_), upgrade=upgrade, dry_run=True)
 
     async def upgrade(self, *, dry_run: bool = False, reason: str | None = None) -> Row:
         """Moves the flow to the current definitions: `{"flow_id", "from", "to", "steps", "upgraded"}`; with `dry_run` only says so. Raises
@@ -359,3 +357,8 @@ def read_source(path: str | os.PathLike[str]) -> str:
         raise SourceError(f"cannot read {os.fspath(path)}: {error.strerror}", type="value") from error
     except UnicodeDecodeError as error:
         raise SourceError(f"{os.fspath(path)} is not UTF-8 text (byte {error.start})", type="reader/syntax") from error
+
+
+def _outcome(given: Any) -> tuple[Any, ...]:
+    """The outcome that a step of a fork is to have, if any."""
+    return () if given is ASK_ANEW else (to_json(given),)

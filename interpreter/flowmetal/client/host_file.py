@@ -130,7 +130,7 @@ def token_of(store: StoreUrl) -> str:
         if known:
             return known
     except FileNotFoundError:
-        pass
+        pass  # it is made now
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error
     fresh = secrets.token_urlsafe(32)

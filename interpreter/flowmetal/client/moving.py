@@ -14,6 +14,7 @@ from pathlib import Path
 
 from flowmetal.client.client import Client, Row
 from flowmetal.errors import FlowConflict, LispError, StoreError
+from flowmetal.store.disk import sync
 
 ATTEMPTS = 10
 """How often a file is made anew because a flow has gone on while it was written."""
@@ -65,9 +66,7 @@ def _write(target: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.link(partial, target)
-        folder = os.open(target.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        sync(target.parent)
     except OSError as error:
         raise StoreError(f"cannot write {target}: {error.strerror}", type="store/path") from error
     finally:

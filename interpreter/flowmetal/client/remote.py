@@ -148,13 +148,11 @@ class RemoteClient:
 
     async def state(self, flow_id: str, step: int | None = None, transition: int | None = None) -> Row:
         """See `Client`."""
-        asked = {"step": step, "transition": transition}
-        return _object(await self._call("GET", _path(flow_id, "state"), query={k: str(v) for k, v in asked.items() if v is not None}))
+        return _object(await self._call("GET", _path(flow_id, "state"), query=_given(step=step, transition=transition)))
 
     async def diff(self, flow_id: str, old: int, new: int | None = None) -> Row:
         """See `Client`."""
-        asked = {"from": old, "to": new}
-        return _object(await self._call("GET", _path(flow_id, "diff"), query={k: str(v) for k, v in asked.items() if v is not None}))
+        return _object(await self._call("GET", _path(flow_id, "diff"), query=_given(**{"from": old, "to": new})))
 
     async def stuck(self, after: float = 60.0) -> list[Row]:
         """See `Client`."""
@@ -387,6 +385,11 @@ def _path(flow_id: str, *rest: str) -> str:
     if not _FLOW_ID.fullmatch(flow_id):
         raise FlowNotFound(f"there is no flow {flow_id[:80]!r}", hint="a flow id is 1 to 200 of A-Z a-z 0-9 . _ : -")
     return "/".join(["/v1/flows", flow_id, *rest])
+
+
+def _given(**asked: object) -> dict[str, str]:
+    """The part of a query that was given."""
+    return {name: str(value) for name, value in asked.items() if value is not None}
 
 
 def _task(task_id: str, action: str) -> str:

@@ -18,7 +18,8 @@ from typing import Any, Final
 import duckdb
 
 from flowmetal.store import kinds, schema, views
-from flowmetal.store.backup import archive_of, quoted, sync
+from flowmetal.store.backup import archive_of
+from flowmetal.store.disk import quoted, sync
 from flowmetal.store.duckdb_log import LogTable
 from flowmetal.store.guard import tidy
 from flowmetal.store.positions import Positions
@@ -31,7 +32,6 @@ SMALL: Final = 64 * 1024 * 1024
 META: Final = "archive"
 """The setting of the store that names the files."""
 
-_COLUMNS: Final = ", ".join(name for name, _ in schema.LOG_COLUMNS)
 _HOT: Final = f"""SELECT l.pos, l.flow_id, l.seq, l.at_us, l.kind, l.step, l.fiber,
     CASE WHEN starts_with(l.data, '{schema.REFERENCE}') THEN decode(d.body) ELSE l.data END AS data,
     CASE WHEN starts_with(l.exact, '{schema.REFERENCE}') THEN decode(x.body) ELSE l.exact END AS exact, l.key
@@ -39,11 +39,9 @@ _HOT: Final = f"""SELECT l.pos, l.flow_id, l.seq, l.at_us, l.kind, l.step, l.fib
     LEFT JOIN fm.blobs x ON starts_with(l.exact, '{schema.REFERENCE}') AND x.digest = substr(l.exact, 2)"""
 _NAMES: Final = """SELECT flow_id, NULL, min(pos) FROM {0} GROUP BY flow_id
     UNION ALL SELECT kind, key, pos FROM {0} WHERE key IS NOT NULL"""
-_STATUS: Final = ", ".join(f"'{kind}'" for kind in sorted(kinds.STATUS))
-_ENDING: Final = ", ".join(f"'{kind}'" for kind in sorted(kinds.ENDING))
 ENDED_BEFORE: Final = f"""SELECT flow_id FROM (SELECT flow_id, min(pos) FILTER (kind = '{kinds.FLOW_STARTED}') AS start_pos,
-    arg_max(kind, pos) AS status_kind, max(at_us) AS at_us FROM fm.log WHERE kind IN ({_STATUS}) GROUP BY flow_id)
-    WHERE start_pos IS NOT NULL AND status_kind IN ({_ENDING}) AND at_us < $1 ORDER BY start_pos LIMIT $2"""
+    arg_max(kind, pos) AS status_kind, max(at_us) AS at_us FROM fm.log WHERE kind IN ({kinds.listed(kinds.STATUS)}) GROUP BY flow_id)
+    WHERE start_pos IS NOT NULL AND status_kind IN ({kinds.listed(kinds.ENDING)}) AND at_us < $1 ORDER BY start_pos LIMIT $2"""
 """Flows in the log that ended before a time, the oldest first."""
 ENDED_RUNS: Final = f"""SELECT c.flow_id, c.seq - 1 FROM (SELECT flow_id, max(seq) AS seq, max(at_us) AS at_us FROM fm.log
     WHERE kind = '{kinds.FLOW_CONTINUED}' GROUP BY flow_id) c WHERE c.at_us < $1
@@ -122,7 +120,7 @@ class Archive:
         merged = [name for name in self.files if len(self.files) >= FILES and self._size(name) < SMALL]
         wanted = ", ".join(f"({_texts([flow_id])}, {int(seq)})" for flow_id, seq in flows.items())
         chosen = f"{_HOT} JOIN (VALUES {wanted}) w(flow_id, upto) ON w.flow_id = l.flow_id AND l.seq BETWEEN {int(first)} AND w.upto"
-        parts = [chosen, *([f"SELECT {_COLUMNS} FROM read_parquet({self._paths(merged)})"] if merged else [])]
+        parts = [chosen, *([f"SELECT {schema.COLUMNS} FROM read_parquet({self._paths(merged)})"] if merged else [])]
         return [name for name in self.files if name not in merged] + [self._write(" UNION ALL ".join(parts))]
 
     def without(self, flows: Iterable[str]) -> list[str] | None:
@@ -136,7 +134,7 @@ class Archive:
             if not self._log.select(f"SELECT 1 FROM {source} WHERE flow_id IN ({_texts(gone)}) LIMIT 1"):
                 kept.append(name)
             elif self._log.select(f"SELECT 1 FROM {source} WHERE flow_id NOT IN ({_texts(gone)}) LIMIT 1"):
-                kept.append(self._write(f"SELECT {_COLUMNS} FROM {source} WHERE flow_id NOT IN ({_texts(gone)})"))
+                kept.append(self._write(f"SELECT {schema.COLUMNS} FROM {source} WHERE flow_id NOT IN ({_texts(gone)})"))
         return kept
 
     def statements(self, files: Sequence[str]) -> list[Statement]:

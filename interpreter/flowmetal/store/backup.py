@@ -21,6 +21,7 @@ from typing import Final
 import duckdb
 
 from flowmetal.store import schema
+from flowmetal.store.disk import quoted, sync
 from flowmetal.store.protocol import FORMAT_VERSION, StoreError
 
 TABLES: Final = ("meta", "log", "large", "blobs", "snapshots")
@@ -104,17 +105,3 @@ def working_folder(source: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
         if not any(above.iterdir()):
             above.rmdir()
-
-
-def quoted(path: Path) -> str:
-    """A path as it stands between the quotes of SQL."""
-    return str(path).replace("'", "''")
-
-
-def sync(path: Path) -> None:
-    """What was written of a file or folder is on disk."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -17,7 +17,8 @@ from typing import Final
 import duckdb
 
 from flowmetal.store import schema, views
-from flowmetal.store.backup import archive_of, quoted
+from flowmetal.store.backup import archive_of
+from flowmetal.store.disk import quoted
 from flowmetal.store.guard import tidy
 from flowmetal.store.protocol import FORMAT_VERSION, StoreError
 

@@ -39,16 +39,12 @@ from flowmetal.store.protocol import (
 _OPEN: set[Path] = set()
 _OPEN_LOCK = threading.Lock()
 
-_ENDING = ", ".join(f"'{kind}'" for kind in sorted(kinds.ENDING))
-_STATUS = ", ".join(f"'{kind}'" for kind in sorted(kinds.STATUS))
-_CLOSING_EFFECTS = ", ".join(f"'{k}'" for k, opened in sorted(kinds.CLOSING.items()) if opened == kinds.EFFECT_REQUESTED)
-
 _STANDING = f"""SELECT flow_id, min(pos) FILTER (kind = '{kinds.FLOW_STARTED}') AS start_pos,
-    arg_max(kind, pos) AS status_kind FROM fm.log WHERE kind IN ({_STATUS}) GROUP BY flow_id"""
+    arg_max(kind, pos) AS status_kind FROM fm.log WHERE kind IN ({kinds.listed(kinds.STATUS)}) GROUP BY flow_id"""
 _OPEN_FLOWS = f"""SELECT flow_id FROM ({_STANDING})
-    WHERE start_pos IS NOT NULL AND status_kind NOT IN ({_ENDING}) ORDER BY start_pos"""
+    WHERE start_pos IS NOT NULL AND status_kind NOT IN ({kinds.listed(kinds.ENDING)}) ORDER BY start_pos"""
 _OPEN_REQUESTS = f"""WITH open AS ({_OPEN_FLOWS}),
-    closed AS (SELECT flow_id, step, max(pos) AS pos FROM fm.log WHERE kind IN ({_CLOSING_EFFECTS}) GROUP BY ALL),
+    closed AS (SELECT flow_id, step, max(pos) AS pos FROM fm.log WHERE kind IN ({kinds.listed(kinds.CLOSING_STEP)}) GROUP BY ALL),
     settled AS (SELECT flow_id, data::JSON->>'$.flow' AS flow, data::JSON->>'$.promise' AS promise, max(pos) AS pos FROM fm.hot
         WHERE kind = '{kinds.AWAIT_SETTLED}' GROUP BY ALL),
     effects AS (SELECT r.* FROM fm.log r SEMI JOIN open o ON o.flow_id = r.flow_id
@@ -246,9 +242,8 @@ class DuckDBStore:
         """See `Store.open_flows`."""
         if status is None:
             return [flow_id for (flow_id,) in self._run(_OPEN_FLOWS)]
-        wanted = [kind for kind, meaning in kinds.STATUS.items() if meaning == status]
         sql = f"SELECT flow_id FROM ({_STANDING}) WHERE start_pos IS NOT NULL AND list_contains($1::VARCHAR[], status_kind) ORDER BY start_pos"
-        return [flow_id for (flow_id,) in self._run(sql, [wanted])]
+        return [flow_id for (flow_id,) in self._run(sql, [kinds.of_status(status)])]
 
     def open_requests(self) -> list[Row]:
         """See `Store.open_requests`."""
@@ -278,8 +273,7 @@ class DuckDBStore:
                 AND e.kind = '{kinds.FLOW_STARTED}' AND e.data::JSON->>'$.name' = $3))
             AND ($4::VARCHAR IS NULL OR s.start_pos < (SELECT start_pos FROM standing WHERE flow_id = $4))
             ORDER BY s.start_pos DESC LIMIT $5"""
-        wanted = [kind for kind, meaning in kinds.STATUS.items() if meaning == status]
-        ids = [flow_id for (flow_id,) in self._run(sql, [status, wanted, name, after, limit])]
+        ids = [flow_id for (flow_id,) in self._run(sql, [status, kinds.of_status(status), name, after, limit])]
         by_id = {row["flow_id"]: row for row in self._flow_table(ids)}
         return [by_id[flow_id] for flow_id in ids]
 

@@ -28,7 +28,7 @@ TABLE_FUNCTIONS: Final = frozenset({
 """Functions that may stand where a table does. Others read files, settings, or tables by their names as text."""
 QUERY_NODES: Final = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
 
-_HINT: Final = "Write one SELECT over flows, events, effects, messages, timers, definitions, schedules or sources."
+HINT: Final = "Write one SELECT over flows, events, effects, messages, timers, definitions, schedules or sources."
 _NOT_SELECT: Final = "only a SELECT is allowed here, not {kind}"
 
 
@@ -65,21 +65,21 @@ def check_select(cursor: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statemen
     statements = cursor.extract_statements(sql)
     if len(statements) != 1:
         what = "there is no statement" if not statements else f"there are {len(statements)} statements"
-        raise SqlRefused(f"{what}; one SELECT is wanted", hint=_HINT)
+        raise SqlRefused(f"{what}; one SELECT is wanted", hint=HINT)
     statement: duckdb.Statement = statements[0]
     kind = statement.type.name
     if kind == "MULTI":
         raise SqlRefused(_NOT_SELECT.format(kind="PIVOT as a statement"), hint="Write FROM … PIVOT (…).")
     if kind != "SELECT":
-        raise SqlRefused(_NOT_SELECT.format(kind=kind), hint=_HINT)
+        raise SqlRefused(_NOT_SELECT.format(kind=kind), hint=HINT)
     found = cursor.execute("SELECT json_serialize_sql($1)", [sql]).fetchone()
     tree = json.loads(found[0]) if found else {"error": True}
     if tree.get("error"):
-        raise SqlRefused(f"this form of SELECT is not allowed: {tree.get('error_message', 'unknown')}", hint=_HINT)
+        raise SqlRefused(f"this form of SELECT is not allowed: {tree.get('error_message', 'unknown')}", hint=HINT)
     for node in _nodes(tree):
         reason = _objection(node)
         if reason:
-            raise SqlRefused(reason, hint=_HINT)
+            raise SqlRefused(reason, hint=HINT)
     return statement
 
 

@@ -6,6 +6,7 @@ The one rule: users query these names, so a kind is added here and never renamed
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 FLOW_STARTED: Final = "flow-started"
@@ -117,6 +118,9 @@ CLOSING: Final[dict[str, str]] = {
 }
 """Kinds that close a request, and the kind that they close: an effect by `step`, an await by its `data.flow`."""
 
+CLOSING_STEP: Final = frozenset(kind for kind, opened in CLOSING.items() if opened == EFFECT_REQUESTED)
+"""Kinds that settle a step."""
+
 ALL: Final = frozenset(STATUS) | OPENING | frozenset(CLOSING) | {
     CANCEL_REQUESTED, FLOW_UPGRADED, EFFECT_CANCELLING, TRUNCATED, ATTEMPT_STARTED, ATTEMPT_FAILED, LEASE_EXPIRED, VALUE_RECORDED, MESSAGE_RECEIVED,
     OUTPUT, LOG, CHECKPOINT, INFO, DEFINED, REQUEST, PROMISE_SETTLED, CELL_RESULT, ENGINE, PUBLISHED,
@@ -151,6 +155,16 @@ REMOVED_STREAM: Final = "$removed"
 """The stream that says what was taken out of the log, by whom and why."""
 TOPIC_STREAM: Final = "$topic/"
 """What the stream of a topic's events begins with; its name follows."""
+
+
+def of_status(status: str | None) -> list[str]:
+    """The kinds of rows after which a flow has that status."""
+    return [kind for kind, meaning in STATUS.items() if meaning == status]
+
+
+def listed(names: Iterable[str]) -> str:
+    """Kinds as a list in SQL, always in the same order."""
+    return ", ".join(f"'{name}'" for name in sorted(names))
 
 
 def is_stream(flow_id: str) -> bool:

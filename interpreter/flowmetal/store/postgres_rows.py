@@ -12,10 +12,6 @@ from flowmetal.store import kinds
 from flowmetal.store.postgres_text import from_json, from_text
 from flowmetal.store.protocol import Row
 
-_ENDING = ", ".join(f"'{kind}'" for kind in sorted(kinds.ENDING))
-_STATUS = ", ".join(f"'{kind}'" for kind in sorted(kinds.STATUS))
-_CLOSING = ", ".join(f"'{k}'" for k, opened in sorted(kinds.CLOSING.items()) if opened == kinds.EFFECT_REQUESTED)
-
 COLUMNS: Final = """l.flow_id, l.kind, coalesce(l.data, d.body)::text, l.at_us, l.step, l.fiber, coalesce(l.exact, convert_from(b.body, 'UTF8')),
     l.key, l.seq, l.pos, l.odd"""
 LARGE: Final = "LEFT JOIN fm.documents d ON d.digest = l.digest LEFT JOIN fm.blobs b ON b.digest = l.exact_digest"
@@ -37,14 +33,14 @@ SNAPSHOTS: Final = f"""SELECT s.* FROM unnest($1::text[]) AS f
 
 _STANDING: Final = f"""SELECT p.flow_id, p.start_pos, l.kind AS status_kind FROM
     (SELECT flow_id, min(pos) FILTER (WHERE kind = '{kinds.FLOW_STARTED}') AS start_pos, max(pos) AS status_pos
-        FROM fm.log WHERE kind IN ({_STATUS}) GROUP BY flow_id) p
+        FROM fm.log WHERE kind IN ({kinds.listed(kinds.STATUS)}) GROUP BY flow_id) p
     JOIN fm.log l ON l.pos = p.status_pos WHERE p.start_pos IS NOT NULL"""
-_OPEN: Final = f"SELECT flow_id, start_pos FROM ({_STANDING}) s WHERE status_kind NOT IN ({_ENDING})"
+_OPEN: Final = f"SELECT flow_id, start_pos FROM ({_STANDING}) s WHERE status_kind NOT IN ({kinds.listed(kinds.ENDING)})"
 OPEN_FLOWS: Final = f"SELECT flow_id FROM ({_STANDING}) s WHERE status_kind = ANY($1::text[]) ORDER BY start_pos"
 OPEN_KINDS: Final = sorted(set(kinds.STATUS) - kinds.ENDING)
 
 OPEN_REQUESTS: Final = f"""WITH open AS MATERIALIZED ({_OPEN}),
-    closed AS (SELECT flow_id, step, max(pos) AS pos FROM fm.log WHERE kind IN ({_CLOSING}) GROUP BY flow_id, step),
+    closed AS (SELECT flow_id, step, max(pos) AS pos FROM fm.log WHERE kind IN ({kinds.listed(kinds.CLOSING_STEP)}) GROUP BY flow_id, step),
     settled AS (SELECT flow_id, data->>'flow' AS flow, data->>'promise' AS promise, max(pos) AS pos FROM fm.entries
         WHERE kind = '{kinds.AWAIT_SETTLED}' GROUP BY 1, 2, 3)
     SELECT {COLUMNS} FROM fm.log l JOIN open o ON o.flow_id = l.flow_id {LARGE}

@@ -61,8 +61,6 @@ GUARD: Final = """SELECT 1 / CASE WHEN
         WHERE EXISTS (SELECT 1 FROM fm.log l WHERE l.kind = u.kind AND left(l.key, 256) = left(u.key, 256) AND l.key = u.key))
     THEN 0 ELSE 1 END"""
 """Divides by zero unless each flow stands where it is thought to stand, and none of the keys is there."""
-OFF_GUARD: Final = "22012"
-"""The SQLSTATE of a division by zero: nothing else in a commit divides."""
 
 LOG_COLUMNS: Final = (
     ("flow_id", "text"), ("seq", "bigint"), ("at_us", "bigint"), ("kind", "text"), ("step", "bigint"), ("fiber", "bigint"),

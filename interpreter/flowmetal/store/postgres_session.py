@@ -44,7 +44,6 @@ class Session:
         self.fence = 1
         self.commits = 0
         """How many commits of this interpreter are in the store."""
-        self.host: str | None = None
         self.connection: Any = dial(url)
         self._backend: int = self.connection.info.backend_pid
         try:
@@ -79,7 +78,6 @@ class Session:
 
     def announce(self, host: str | None) -> None:
         """Says where this interpreter answers, to whoever may read the table."""
-        self.host = host
         self.connection.execute("UPDATE fm.interpreters SET host = $2 WHERE id = $1", (self.id, host))
 
     def close(self) -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from flowmetal.store.guard import MAX_ROWS, TIMEOUT
+from flowmetal.store.guard import HINT, MAX_ROWS, TIMEOUT
 from flowmetal.store.postgres_open import READER, driver, first_line, quoted
 from flowmetal.store.postgres_text import from_json, from_text
-from flowmetal.store.postgres_tokens import HINT, checked
+from flowmetal.store.postgres_tokens import checked
 from flowmetal.store.protocol import Result, SqlRefused
 
 TYPES: Final = {

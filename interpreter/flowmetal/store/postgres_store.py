@@ -42,7 +42,6 @@ class PostgresStore:
         self._on_taken = on_taken
         self._faults = faults
         self._known: dict[str, int] = {}
-        self._last_pos = 0
         self._closed = False
         self._pool = Pool(url)
         self._session = Session(url)
@@ -57,13 +56,13 @@ class PostgresStore:
         if by_itself(commits):
             return [outcome for commit in commits for outcome in self.commit_group([commit])]
         try:
-            plan = self._planned(commits)
+            plan, seqs = self._planned(commits)
         except StoreError as error:
             return [error] * len(commits)
         try:
             if plan.accepted:
                 self._fault("commit:before")
-            plan = self._written(commits, plan)
+            plan = self._written(commits, plan, seqs)
         except Exception as error:  # noqa: BLE001 - whatever a commit fails of is its own outcome
             self._known.clear()
             if len(commits) > 1 and not self._session.lost():
@@ -94,7 +93,7 @@ class PostgresStore:
         self._known.clear()
 
     def announce(self, host: str | None) -> None:
-        """Says where this interpreter answers; see `postgres_session.holder`."""
+        """Says where this interpreter answers; see `postgres_session.hosts`."""
         self._again(lambda: self._session.announce(host))
 
     # Reading
@@ -144,7 +143,7 @@ class PostgresStore:
 
     def open_flows(self, status: str | None = None) -> list[str]:
         """See `Store.open_flows`."""
-        wanted = reading.OPEN_KINDS if status is None else _kinds_of(status)
+        wanted = reading.OPEN_KINDS if status is None else kinds.of_status(status)
         return [from_text(flow_id) for (flow_id,) in self._run(reading.OPEN_FLOWS, (wanted,))]
 
     def open_requests(self) -> list[Row]:
@@ -182,7 +181,7 @@ class PostgresStore:
 
     def flow_rows(self, status: str | None = None, name: str | None = None, limit: int = 100, after: str | None = None) -> list[dict[str, Any]]:
         """See `Store.flow_rows`."""
-        wanted = None if status is None else _kinds_of(status)
+        wanted = None if status is None else kinds.of_status(status)
         asked = (wanted, None if name is None else to_text(name), None if after is None else to_text(after), str(limit))
         ids = [from_text(flow_id) for (flow_id,) in self._run(reading.PAGE, asked)]
         by_id = self._flow_table(ids)
@@ -212,8 +211,8 @@ class PostgresStore:
 
     # A commit
 
-    def _planned(self, commits: Sequence[Commit]) -> Plan:
-        """The plan by what is known and what the commits' authors have seen, both unchecked."""
+    def _planned(self, commits: Sequence[Commit]) -> tuple[Plan, dict[str, int]]:
+        """The plan by what is known and what the commits' authors have seen, both unchecked; and where the flows stand by that."""
         seqs: dict[str, int] = {}
         for commit in commits:
             for flow_id, seq in commit.expect.items():
@@ -221,11 +220,12 @@ class PostgresStore:
         others = {flow_id for commit in commits for flow_id in (*commit.remove, *(row.flow_id for row in commit.rows))} - seqs.keys()
         seqs |= {flow_id: self._known[flow_id] for flow_id in others if flow_id in self._known}
         unknown = [flow_id for flow_id in others if flow_id not in seqs]
-        self._seqs = seqs | (self._last_seqs(unknown) if unknown else {})
+        if unknown:
+            seqs |= self._last_seqs(unknown)
         find = self.find if self._faults is not None else lambda kind, key: None  # a fault may strike only what would be written
-        return Plan.of(commits, self._last_pos, lambda flow_id: self._seqs[flow_id], find)
+        return Plan.of(commits, self._last_pos, seqs.__getitem__, find), seqs
 
-    def _written(self, commits: Sequence[Commit], plan: Plan) -> Plan:
+    def _written(self, commits: Sequence[Commit], plan: Plan, seqs: dict[str, int]) -> Plan:
         """Writes the plan, or one made anew from what is so; the plan that is in the store."""
         database = driver()
         sure = len(plan.accepted) == len(commits) and not plan.removed
@@ -236,7 +236,7 @@ class PostgresStore:
             try:
                 if sure:
                     absent = [commit.unique for commit in commits if commit.unique is not None]
-                    _move(plan, write(self._session, plan, Guard(self._seqs, absent), odd))
+                    _move(plan, write(self._session, plan, Guard(seqs, absent), odd))
                     return plan
                 plan = self._plan_within(commits)
                 self._write_within(plan, odd)
@@ -388,10 +388,6 @@ def _find(connection: Any, kind: str, key: str) -> Row | None:
 
 def _names(of: frozenset[str] | None) -> list[str] | None:
     return None if of is None else sorted(of)
-
-
-def _kinds_of(status: str) -> list[str]:
-    return [kind for kind, meaning in kinds.STATUS.items() if meaning == status]
 
 
 def _snapshot(found: tuple[Any, ...]) -> Snapshot:

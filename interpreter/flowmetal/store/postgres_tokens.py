@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from flowmetal.store.guard import HINT
 from flowmetal.store.postgres_text import to_text
 from flowmetal.store.protocol import SqlRefused
 
-HINT: Final = "Write one SELECT over flows, events, effects, messages, timers, definitions, schedules or sources."
 STATEMENTS: Final = frozenset(
     "insert update delete merge create drop alter truncate copy call do set reset show explain grant revoke begin start commit end rollback abort "
     "savepoint release prepare execute deallocate declare fetch move close listen unlisten notify lock vacuum analyze cluster reindex refresh "

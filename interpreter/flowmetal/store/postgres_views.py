@@ -15,11 +15,6 @@ from typing import Final
 from flowmetal.store import kinds
 
 
-def _list(names: object) -> str:
-    assert isinstance(names, (frozenset, dict))
-    return ", ".join(f"'{name}'" for name in sorted(names))
-
-
 def _time(microseconds: str) -> str:
     return f"timestamptz 'epoch' + {microseconds} * interval '1 microsecond'"
 
@@ -32,12 +27,12 @@ def _timestamp(text: str) -> str:
     return f"CASE WHEN {text} ~ '^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T[0-9:.]+(Z|[-+][0-9:]+)$' THEN ({text})::timestamptz END"
 
 
-_ASKED = _list(frozenset({kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED}))
-_DONE = _list(frozenset({kinds.EFFECT_COMPLETED, kinds.EFFECT_FAILED}))
-_ATTEMPTS = _list(frozenset({kinds.ATTEMPT_STARTED, kinds.ATTEMPT_FAILED}))
+_ASKED = kinds.listed(frozenset({kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED}))
+_DONE = kinds.listed(frozenset({kinds.EFFECT_COMPLETED, kinds.EFFECT_FAILED}))
+_ATTEMPTS = kinds.listed(frozenset({kinds.ATTEMPT_STARTED, kinds.ATTEMPT_FAILED}))
 _STEPS = f"{_ASKED}, {_DONE}, {_ATTEMPTS}, '{kinds.EFFECT_CANCELLED}', '{kinds.FLOW_RETRIED}'"
-_STATUS = _list(kinds.STATUS)
-_ENDING = _list(kinds.ENDING)
+_STATUS = kinds.listed(kinds.STATUS)
+_ENDING = kinds.listed(kinds.ENDING)
 _STATUS_CASE = " ".join(f"WHEN '{kind}' THEN '{status}'" for kind, status in kinds.STATUS.items())
 
 ENTRIES: Final = """

@@ -41,6 +41,7 @@ LOG_COLUMNS: Final = (
     ("pos", "BIGINT"), ("flow_id", "VARCHAR"), ("seq", "BIGINT"), ("at_us", "BIGINT"), ("kind", "VARCHAR"),
     ("step", "BIGINT"), ("fiber", "BIGINT"), ("data", "VARCHAR"), ("exact", "VARCHAR"), ("key", "VARCHAR"),
 )  # fmt: skip
+COLUMNS: Final = ", ".join(name for name, _ in LOG_COLUMNS)
 ROW: Final = "flow_id, kind, data, at_us, step, fiber, exact, key, seq, pos"
 """The columns of the log in the order of the fields of `Row`."""
 

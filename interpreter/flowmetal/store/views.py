@@ -15,18 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from flowmetal.store import kinds
+from flowmetal.store import kinds, schema
+from flowmetal.store.disk import quoted
 
-
-def _list(names: object) -> str:
-    assert isinstance(names, (frozenset, dict))
-    return ", ".join(f"'{name}'" for name in sorted(names))
-
-
-_ASKED = _list(frozenset({kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED}))
-_OUTCOMES = _list(frozenset({kinds.EFFECT_COMPLETED, kinds.EFFECT_FAILED, kinds.EFFECT_CANCELLED}))
-_ATTEMPTS = _list(frozenset({kinds.ATTEMPT_STARTED, kinds.ATTEMPT_FAILED}))
-_STATUS = _list(kinds.STATUS)
+_ASKED = kinds.listed(frozenset({kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED}))
+_OUTCOMES = kinds.listed(frozenset({kinds.EFFECT_COMPLETED, kinds.EFFECT_FAILED, kinds.EFFECT_CANCELLED}))
+_ATTEMPTS = kinds.listed(frozenset({kinds.ATTEMPT_STARTED, kinds.ATTEMPT_FAILED}))
+_STATUS = kinds.listed(kinds.STATUS)
 _STATUS_CASE = " ".join(f"WHEN '{kind}' THEN '{status}'" for kind, status in kinds.STATUS.items())
 
 HOT: Final = """
@@ -54,7 +49,7 @@ WITH last AS (
         arg_min(at_us, pos) FILTER (kind = '{kinds.FLOW_STARTED}') AS started_us,
         arg_max(kind, pos) FILTER (kind IN ({_STATUS})) AS status_kind,
         arg_max(at_us, pos) FILTER (kind IN ({_STATUS})) AS status_us,
-        arg_max(data, pos) FILTER (kind IN ({_list(kinds.ENDING)})) AS ending,
+        arg_max(data, pos) FILTER (kind IN ({kinds.listed(kinds.ENDING)})) AS ending,
         arg_max(data, pos) FILTER (kind = '{kinds.INFO}') AS info,
         arg_max(data, pos) FILTER (kind = '{kinds.FLOW_UPGRADED}') AS upgraded,
         max(at_us) FILTER (kind = '{kinds.FLOW_FORKED}') AS forked_us,
@@ -63,7 +58,7 @@ WITH last AS (
     HAVING count(*) FILTER (kind = '{kinds.FLOW_STARTED}') > 0
 ), typed AS (
     SELECT *, TRY_CAST(started AS JSON) AS s,
-        CASE WHEN status_kind IN ({_list(kinds.ENDING)}) THEN TRY_CAST(ending AS JSON) ELSE TRY_CAST(cell AS JSON) END AS e
+        CASE WHEN status_kind IN ({kinds.listed(kinds.ENDING)}) THEN TRY_CAST(ending AS JSON) ELSE TRY_CAST(cell AS JSON) END AS e
     FROM last
 )
 SELECT flow_id, s->>'$.name' AS name, coalesce(s->>'$.kind', 'flow') AS kind,
@@ -71,7 +66,7 @@ SELECT flow_id, s->>'$.name' AS name, coalesce(s->>'$.kind', 'flow') AS kind,
     s->>'$.parent' AS parent_id, s->>'$.forked_from' AS forked_from, TRY_CAST(s->>'$.forked_at' AS BIGINT) AS forked_at,
     TRY_CAST(coalesce(TRY_CAST(upgraded AS JSON)->>'$.version', s->>'$.definitions') AS BIGINT) AS definitions_version,
     make_timestamptz(coalesce(forked_us, started_us)) AS created_at, make_timestamptz(updated_us) AS updated_at,
-    CASE WHEN status_kind IN ({_list(kinds.ENDING)}) THEN make_timestamptz(status_us) END AS finished_at,
+    CASE WHEN status_kind IN ({kinds.listed(kinds.ENDING)}) THEN make_timestamptz(status_us) END AS finished_at,
     coalesce(steps, 0) AS steps, s->'$.args' AS args, s->'$.tags' AS tags, TRY_CAST(info AS JSON)->'$.data' AS info,
     e->'$.result' AS result, e->'$.error' AS error
 FROM typed
@@ -216,14 +211,10 @@ FINGERPRINT: Final = hashlib.sha256("\n".join(CREATE).encode()).hexdigest()[:16]
 """Kept in the store's meta: views are made again only when they have changed."""
 
 
-COLD: Final = ("pos", "flow_id", "seq", "at_us", "kind", "step", "fiber", "data", "exact", "key")
-_NUMBERS: Final = frozenset({"pos", "seq", "at_us", "step", "fiber"})
-
-
 def create_cold(folder: Path | None, files: Sequence[str]) -> str:
     """The statement that makes `fm.cold`: the rows in these Parquet files of the archive."""
     if not files or folder is None:
-        nothing = ", ".join(f"NULL::{'BIGINT' if name in _NUMBERS else 'VARCHAR'} AS {name}" for name in COLD)
+        nothing = ", ".join(f"NULL::{sql_type} AS {name}" for name, sql_type in schema.LOG_COLUMNS)
         return f"CREATE OR REPLACE VIEW fm.cold AS SELECT {nothing} WHERE false"
-    paths = ", ".join("'" + str(folder / name).replace("'", "''") + "'" for name in files)
-    return f"CREATE OR REPLACE VIEW fm.cold AS SELECT {', '.join(COLD)} FROM read_parquet([{paths}])"
+    paths = ", ".join(f"'{quoted(folder / name)}'" for name in files)
+    return f"CREATE OR REPLACE VIEW fm.cold AS SELECT {schema.COLUMNS} FROM read_parquet([{paths}])"

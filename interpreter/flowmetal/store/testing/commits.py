@@ -264,8 +264,8 @@ def open_requests_one_after_the_other(store: Store) -> None:
     commit(store, started("a"), started("b"))
     large = {"op": "http/request", "target": "x" * 100_000, "args": []}
     asked = [{"op": "callback", "args": []}, {"op": "receive", "args": []}, {"op": "receive", "args": [], "due_at": "2026-01-31T09:30:00Z"}, large]
-    asked.append({"op": "callback", "args": [], "linked": {"flow": "b", "step": 1, "seq": 2}})
-    commit(store, *[row("a", "effect-requested", data, step=n) for n, data in enumerate(asked, 1)])
+    linked = {"op": "callback", "args": [], "linked": {"flow": "b", "step": 1, "seq": 2}}
+    commit(store, *[row("a", "effect-requested", data, step=n) for n, data in enumerate([*asked, linked], 1)])
     commit(store, row("b", "await", {"flow": "a", "promise": "result"}), row("b", "flow-waiting"))
     assert list(store.each_open_request()) == store.open_requests()
     idle = frozenset({"callback", "receive"})

@@ -79,7 +79,8 @@ async def find_host(store: StoreUrl) -> HostInfo:
 
 async def look_for_host(store: StoreUrl) -> HostInfo | None:
     """The host that answers for the store, or None where nobody holds its lock. Starts nothing."""
-    if lock_holder(store) is None:
+    holder = lock_holder(store)
+    if holder is None:
         return None
     import httpx
 
@@ -88,10 +89,7 @@ async def look_for_host(store: StoreUrl) -> HostInfo | None:
     since = time.monotonic()
     pause = 0.01
     async with httpx.AsyncClient(timeout=SILENCE, trust_env=False, verify=False) as http:  # plain HTTP: no certificates to read
-        while True:
-            holder = lock_holder(store)
-            if holder is None:
-                return None
+        while holder is not None:
             info = HostInfo.read(store)
             known = info is not None and info.pid == holder
             if info is not None and known and await _answers(http, store, info):
@@ -100,6 +98,8 @@ async def look_for_host(store: StoreUrl) -> HostInfo | None:
                 raise silent_host(store, holder)
             await asyncio.sleep(pause)
             pause = min(0.2, pause * 1.5)
+            holder = lock_holder(store)
+    return None
 
 
 async def _answers(http: httpx.AsyncClient, store: StoreUrl, info: HostInfo) -> bool:

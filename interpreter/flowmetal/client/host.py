@@ -175,7 +175,7 @@ class Host:
             from flowmetal.store.postgres_store import PostgresStore
 
             shared = PostgresStore(self.store.url, on_taken=self.ask_to_stop)
-            self.token = token_of(self.store)
+            self.token = shared.get_meta("token") or token_of(self.store)
             return shared
         from flowmetal.store.duckdb_store import DuckDBStore
 

@@ -6,8 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
+from bench import Bench, scene
 from lives import HandClock, life, play, settle
 
+from flowmetal.lang.plain import from_plain
 from flowmetal.runtime.engine import Engine
 from flowmetal.testing import run_source
 
@@ -177,3 +179,13 @@ def test_workers_get_no_more_than_the_queue_allows_and_the_greater_priority_firs
             assert [t["args"] for t in await waiting] == [[2]]
 
     play(scene)
+
+
+@scene
+async def test_a_declaration_that_is_repeated_does_not_undo_a_newer_one(b: Bench) -> None:
+    queues = b.engine.queues
+    for concurrency, key in ((1, "k1"), (5, "k2"), (1, "k1")):
+        await queues.declare("q", from_plain({"concurrency": concurrency}), key, "flow")
+    assert queues.queues["q"].concurrency == 5
+    await b.restart()
+    assert b.engine.queues.queues["q"].concurrency == 5

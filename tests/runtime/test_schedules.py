@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from bench import Bench, scene
 from lives import HandClock, life, play, settle
 
 from flowmetal.errors import LispError
-from flowmetal.lang.values import Duration, Instant
+from flowmetal.lang.persistent import Map, Vector
+from flowmetal.lang.values import Duration, Instant, kw
 from flowmetal.runtime.calendars import calendar
 from flowmetal.runtime.engine import Engine
+from flowmetal.store.duckdb_store import DuckDBStore
 from flowmetal.store.memory import MemoryStore
 from flowmetal.testing import run_source
 
@@ -223,3 +228,40 @@ def test_the_newest_definition_begins_also_after_the_schedule_was_made() -> None
             assert (await engine.result("s:2026-01-01T01:00:00Z") or {})["result"] == "new"
 
     play(scene)
+
+
+async def declare(b: Bench, every: str, key: str) -> None:
+    options = Map.of([(kw("every"), Duration.parse(every))])
+    await b.engine.schedules.declare("s", options, "report", Vector.of([1, 2]), key, "flow")
+
+
+@scene
+async def test_what_is_declared_or_removed_once_more_under_its_key_does_not_undo_what_came_after_it(b: Bench) -> None:
+    await b.load(REPORT)
+    for every, key in (("1h", "k1"), ("2h", "k2"), ("1h", "k1")):
+        await declare(b, every, key)
+    await b.advance("119m")
+    assert b.store.flow_rows(name="report") == []
+    await b.engine.schedules.remove("s", "k3", "flow")
+    await declare(b, "1h", "k1")
+    assert b.engine.schedules.known == {}
+    await declare(b, "3h", "k4")
+    assert await b.engine.schedules.remove("s", "k3", "flow")
+    await b.advance("3h")
+    assert len(b.store.flow_rows(name="report")) == 1
+
+
+def test_a_schedule_that_is_removed_while_somebody_triggers_it_is_gone(tmp_path: Path) -> None:
+    store = DuckDBStore(tmp_path / "s.duckdb")
+
+    async def scene() -> None:
+        async with life(store, HandClock()) as engine:
+            await engine.load(REPORT, file="report.flow")
+            await engine.result(await engine.eval('(schedule "s" #dur "1h" report 1 2)'))
+            _, fired = await asyncio.gather(engine.schedules.remove("s", "k", "cell"), engine.schedules.control("s", "trigger"))
+            assert (await engine.result(fired["flow_id"]) or {})["result"] == [1, 2]
+        async with life(store, HandClock()) as engine:
+            assert engine.schedules.known == {}
+
+    play(scene)
+    store.close()

@@ -8,7 +8,6 @@ A queue that nobody declared has no limits.
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import itertools
 import json
@@ -92,10 +91,7 @@ class Queues:
     async def open(self) -> None:
         """Reads the declarations, and which flows are in a queue."""
         call, store = self.engine.writer.call, self.engine.store
-        load = loader(self.engine.definitions.registry)
-        for row in await call(store.rows, kinds.QUEUES_STREAM):
-            draft = to_draft(row, load)
-            self.note(draft.facts["queue"], draft.values["options"])
+        await self._read()
         for queue in self.queues.values():
             kept: str | None = await call(store.get_meta, _meta(queue))
             queue.begun.extend(json.loads(kept or "[]"))
@@ -103,6 +99,13 @@ class Queues:
             flows = await call(store.open_flows)
             for chunk in (flows[i : i + CHUNK] for i in range(0, len(flows), CHUNK)):
                 await self.find(chunk)
+
+    async def _read(self) -> None:
+        """Reads the declarations; the newest of each queue counts."""
+        load = loader(self.engine.definitions.registry)
+        declared = [to_draft(row, load) for row in await self.engine.writer.call(self.engine.store.rows, kinds.QUEUES_STREAM)]
+        for name, options in {draft.facts["queue"]: draft.values["options"] for draft in declared}.items():
+            self.note(name, options)
 
     async def find(self, flows: list[str]) -> None:
         """Notes which of these flows are in a queue."""
@@ -124,8 +127,11 @@ class Queues:
     async def declare(self, name: str, options: Map, key: str, by: str) -> None:
         """Gives a queue its limits, once for each key; the newest declaration counts, for what has not begun."""
         parse(name, options)
-        with contextlib.suppress(Duplicate):  # the answer to the first time was lost
+        try:
             await self.engine.commit(Commit([self.declaration(name, options, key, by)], unique=(kinds.QUEUE_DECLARED, key)))
+        except Duplicate:  # the answer to the first time was lost, and others may have come after it
+            await self._read()
+            return
         self.note(name, options)
 
     def declaration(self, name: str, options: Map, key: str | None, by: str) -> Row:

@@ -8,7 +8,6 @@ A time is missed when nobody was there, or awake, for more than `GRACE`: `:catch
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -88,9 +87,13 @@ class Schedules:
         self.numbers = 0
 
     async def open(self) -> None:
-        """Reads the schedules; those that were missed meanwhile are seen to."""
+        """Reads the schedules, whatever was known of them; those that were missed meanwhile are seen to."""
         load = loader(self.engine.definitions.registry)
-        for row in await self.engine.writer.call(self.engine.store.rows, kinds.SCHEDULES_STREAM):
+        rows = await self.engine.writer.call(self.engine.store.rows, kinds.SCHEDULES_STREAM)
+        for schedule in self.known.values():
+            self.engine.timers.discard(kinds.SCHEDULES_STREAM, schedule.number)
+        self.known.clear()
+        for row in rows:
             self._note(to_draft(row, load))
         for schedule in self.known.values():
             self._arm(schedule)
@@ -100,7 +103,9 @@ class Schedules:
         if kind == kinds.SCHEDULE_DECLARED:
             self._declared(draft)
             return
-        schedule = self.known[name]
+        schedule = self.known.get(name)
+        if schedule is None:  # it was removed while its row was written
+            return
         if kind == kinds.SCHEDULE_REMOVED:
             del self.known[name]
             self.engine.timers.discard(kinds.SCHEDULES_STREAM, schedule.number)
@@ -138,11 +143,12 @@ class Schedules:
         rows = [to_row(kinds.SCHEDULES_STREAM, 0, draft), self.engine.queues.declaration(f"$schedule/{name}", ONE, None, by)]
         try:
             await self.engine.commit(Commit(rows, unique=(kinds.SCHEDULE_DECLARED, key)))
-        except Duplicate as e:  # the answer to the first time was lost
-            draft = to_draft(e.row, loader(self.engine.definitions.registry))
-        self._note(draft)
+        except Duplicate:  # the answer to the first time was lost, and others may have come after it
+            await self.open()
+        else:
+            self._note(draft)
+            self._arm(self.known[name])
         self.engine.queues.note(f"$schedule/{name}", ONE)
-        self._arm(self.known[name])
 
     async def remove(self, name: str, key: str, by: str) -> bool:
         """Ends a schedule, once for each key; whether there was one. Flows that it began go on."""
@@ -174,9 +180,11 @@ class Schedules:
 
     async def _write(self, kind: str, facts: dict[str, Any], key: str | None = None) -> None:
         draft = Draft(kind, None, None, facts, key=key, at=self.engine.clock.now())
-        with contextlib.suppress(Duplicate):  # the answer to the first time was lost
+        try:
             await self.engine.commit(Commit([to_row(kinds.SCHEDULES_STREAM, 0, draft)], unique=None if key is None else (kind, key)))
-        if facts["name"] in self.known:
+        except Duplicate:  # the answer to the first time was lost, and others may have come after it
+            await self.open()
+        else:
             self._note(draft)
 
     # Time

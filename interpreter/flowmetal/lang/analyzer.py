@@ -85,6 +85,8 @@ class Analyzer:
             if self.depth > MAX_CODE_DEPTH:
                 raise self.error(f"code nests deeper than {MAX_CODE_DEPTH} levels", form, "limit", "quote it if it is data, or split it into functions")
             return self._analyze(form, scope, span)
+        except (TypeError, AttributeError, ValueError, LookupError) as e:  # a form that its rule did not expect
+            raise self.error(f"this form cannot be compiled: {e}", form) from e
         finally:
             self.depth -= 1
             self.span = outer

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from flowmetal.errors import FlowmetalError, LispError
+from flowmetal.errors import LispError
 from flowmetal.lang import compiler as c
 from flowmetal.lang.definitions import Definitions
 from flowmetal.lang.failing import fails_flow
@@ -160,7 +160,7 @@ class Machine(Fibers):
         if fiber.promise is self.state.main and self.next_form is not None:
             try:
                 closure = self.next_form(self.state)
-            except FlowmetalError as e:
+            except Exception as e:  # noqa: BLE001  whatever a text may bring about is an error of the program
                 fiber.error = error_value(e)
                 return True
             if closure is not None:

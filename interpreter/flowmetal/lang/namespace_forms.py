@@ -6,12 +6,13 @@ that is asked for must be known; its file is loaded before by whoever gives the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from flowmetal.lang import nodes as n
 from flowmetal.lang.describe import is_public
-from flowmetal.lang.persistent import List, Map, Vector
+from flowmetal.lang.persistent import EMPTY_MAP, List, Map, Set, Vector
 from flowmetal.lang.printer import pr_str
 from flowmetal.lang.spans import Span
 from flowmetal.lang.unsupported import namespace_replacement
@@ -20,7 +21,28 @@ from flowmetal.lang.values import Keyword, Symbol
 if TYPE_CHECKING:
     from flowmetal.lang.analyzer import Analyzer, FnScope
 
-_OPTIONS = ("as", "as-alias", "refer", "only", "exclude", "rename")
+ALL = Keyword.of("all")
+
+
+def _is_name(x: Any) -> bool:
+    return isinstance(x, Symbol)
+
+
+def _are_names(x: Any) -> bool:
+    return isinstance(x, (Vector, List, Set)) and all(isinstance(name, Symbol) and name.ns is None for name in x)
+
+
+def _are_pairs(x: Any) -> bool:
+    return isinstance(x, Map) and _are_names(Vector.of(list(x.keys()))) and _are_names(Vector.of(list(x.values())))
+
+
+_ALIAS: tuple[str, Callable[[Any], bool]] = ("a name", _is_name)
+_WANTED: tuple[str, Callable[[Any], bool]] = ("a vector of names, or :all", lambda x: x is ALL or _are_names(x))
+_OPTIONS = {
+    "as": _ALIAS, "as-alias": _ALIAS, "refer": _WANTED, "only": _WANTED,
+    "exclude": ("a vector of names", _are_names), "rename": ("a map from names to names", _are_pairs),
+}  # fmt: skip
+"""What each option takes: in words, and whether something is that."""
 _FLAGS = ("reload", "reload-all", "verbose", "include-macros")
 
 
@@ -44,27 +66,33 @@ class Uses:
             self._add(spec, every)
 
     def _add(self, spec: Vector, every: bool) -> None:
-        target = self._target(spec)
-        rest = list(spec)[1:]
-        options: dict[str, Any] = {}
-        for key, value in zip(rest[::2], rest[1::2], strict=False):
-            if not isinstance(key, Keyword) or key.name not in (*_OPTIONS, *_FLAGS):
-                raise self.an.error(f"a namespace is required with {' '.join(f':{o}' for o in _OPTIONS)}, not {pr_str(key)}", spec)
-            options[key.name] = value
+        target, options = self._target(spec), self._options(spec)
         for alias in ("as", "as-alias"):
             if alias in options:
                 self.aliases[str(options[alias])] = target
-        renamed = {str(old): str(new) for old, new in options["rename"].items()} if isinstance(options.get("rename"), Map) else {}
-        wanted = options.get("refer", options.get("only"))
-        if isinstance(wanted, (Vector, List)):
+        renamed = {str(old): str(new) for old, new in options.get("rename", EMPTY_MAP).items()}
+        wanted = options.get("refer", options.get("only", ALL if every else ()))
+        if wanted is not ALL:
             for name in wanted:
                 self._refer(target, name, renamed)
-        elif wanted == Keyword.of("all") or every:
-            left_out = {str(name) for name in options.get("exclude") or ()}
-            for name in list(self.an.definitions.names(target, self.an.version)):
-                binding = self.an.definitions.lookup(target, name, self.an.version)
-                if binding is not None and is_public(name, binding) and name not in left_out:
-                    self._refer(target, Symbol(None, name), renamed)
+            return
+        left_out = {str(name) for name in options.get("exclude", ())}
+        for name in list(self.an.definitions.names(target, self.an.version)):
+            binding = self.an.definitions.lookup(target, name, self.an.version)
+            if binding is not None and is_public(name, binding) and name not in left_out:
+                self._refer(target, Symbol(None, name), renamed)
+
+    def _options(self, spec: Vector) -> dict[str, Any]:
+        rest = list(spec)[1:]
+        options: dict[str, Any] = {}
+        for key, value in zip_longest(rest[::2], rest[1::2]):
+            name = key.name if isinstance(key, Keyword) else None
+            if name not in (*_OPTIONS, *_FLAGS):
+                raise self.an.error(f"a namespace is required with {' '.join(f':{o}' for o in _OPTIONS)}, not {pr_str(key)}", spec)
+            if name in _OPTIONS and not _OPTIONS[name][1](value):
+                raise self.an.error(f":{name} takes {_OPTIONS[name][0]}, but found {pr_str(value)}", spec)
+            options[name] = value
+        return options
 
     def _target(self, spec: Vector) -> str:
         if not (len(spec) and isinstance(spec.nth(0), Symbol)):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from flowmetal.lang.analyzer import Analyzer, FnScope
 
 AMPERSAND = Symbol(None, "&")
+PRE, POST = Keyword.of("pre"), Keyword.of("post")
 
 
 def _sym(name: str) -> Symbol:
@@ -82,7 +83,7 @@ def fn(an: Analyzer, form: List) -> Any:
 
 
 def _arity(an: Analyzer, item: List) -> List:
-    params, body = item.first(), _conditions(list(item.rest()))
+    params, body = item.first(), _conditions(an, list(item.rest()))
     plain: list[Any] = []
     inner: list[Any] = []
     for p in params:
@@ -97,14 +98,17 @@ def _arity(an: Analyzer, item: List) -> List:
     return list_of([Vector.of(plain), *body])
 
 
-def _conditions(body: list[Any]) -> list[Any]:
+def _conditions(an: Analyzer, body: list[Any]) -> list[Any]:
     """A body that begins with `{:pre [test…] :post [test…]}`, as assertions; in :post, % is the result."""
-    pre_key, post_key = Keyword.of("pre"), Keyword.of("post")
-    if len(body) < 2 or not isinstance(body[0], Map) or not (pre_key in body[0] or post_key in body[0]):
+    if len(body) < 2 or not isinstance(body[0], Map):
         return body
     conditions, *rest = body
-    pre = [list_of([Symbol("core", "assert"), test]) for test in conditions.get(pre_key) or ()]
-    post = [list_of([Symbol("core", "assert"), test]) for test in conditions.get(post_key) or ()]
+    if PRE not in conditions and POST not in conditions:
+        return body
+    for key in (PRE, POST):
+        if not isinstance(conditions.get(key, Vector.of([])), Vector):
+            raise an.error(f"{pr_str(key)} takes a vector of tests, but found {pr_str(conditions.get(key))}", conditions)
+    pre, post = ([list_of([Symbol("core", "assert"), test]) for test in conditions.get(key, ())] for key in (PRE, POST))
     if not post:
         return [*pre, *rest]
     result = _sym("%")

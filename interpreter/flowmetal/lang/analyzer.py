@@ -189,14 +189,19 @@ class Analyzer:
         if isinstance(head, Symbol) and head.ns is None and head.name in natives.SPECIAL:
             return natives.SPECIAL[head.name](self, form, scope, span)
         if isinstance(head, Symbol) and not (head.ns is None and self.local(head.name, scope) is not None):
-            if head.name in natives.REWRITES and (head.ns is None or self.definitions.resolve_ns(head.ns, self.ns, self.version) in ("core", "test")):
-                return self.analyze(_at(self.rewrite(head.name, form), form), scope)
-            cell = self.definitions.resolve(head.ns, head.name, self.ns, self.version)
-            binding = cell.at(self.version) if cell else None
-            if binding is not None and binding.macro:
-                return self.analyze(_at(self.expand(binding, head, form), form), scope)
+            expanded = self.expand_once(head, form)
+            if expanded is not form:
+                return self.analyze(_at(expanded, form), scope)
         fn = self.analyze(head, scope)
         return self.call(fn, [self.analyze(a, scope) for a in form.rest()], span)
+
+    def expand_once(self, head: Symbol, form: List) -> Any:
+        """One expansion of a form whose head is neither a special form nor a local; the form itself where there is none."""
+        if head.name in natives.REWRITES and (head.ns is None or self.definitions.resolve_ns(head.ns, self.ns, self.version) in ("core", "test")):
+            return self.rewrite(head.name, form)
+        cell = self.definitions.resolve(head.ns, head.name, self.ns, self.version)
+        binding = cell.at(self.version) if cell else None
+        return self.expand(binding, head, form) if binding is not None and binding.macro else form
 
     def rewrite(self, name: str, form: List) -> Any:
         """One of the forms that the analyzer itself rewrites."""

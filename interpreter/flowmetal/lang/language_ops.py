@@ -82,15 +82,10 @@ def _expand_once(m: Machine, fiber: Fiber, form: Any) -> Any:
     if not isinstance(form, List) or not len(form) or not isinstance(form.first(), Symbol):
         return form
     head = form.first()
-    ns, version = namespace_of(m, fiber), version_of(m, fiber)
-    analyzer = Analyzer(m.definitions, Root(ns, version, "macroexpand", 1, 1, ""), evaluate.macro_runner(m.definitions))
     if head.ns is None and head.name in natives.SPECIAL:
         return form
-    if head.ns in (None, "core") and head.name in natives.REWRITES:
-        return natives.REWRITES[head.name](analyzer, form)
-    cell = m.definitions.resolve(head.ns, head.name, ns, version)
-    binding = cell.at(version) if cell is not None else None
-    return analyzer.expand(binding, head, form) if binding is not None and binding.macro else form
+    root = Root(namespace_of(m, fiber), version_of(m, fiber), "macroexpand", 1, 1, "")
+    return Analyzer(m.definitions, root, evaluate.macro_runner(m.definitions)).expand_once(head, form)
 
 
 @op(

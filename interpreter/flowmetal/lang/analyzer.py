@@ -168,13 +168,13 @@ class Analyzer:
     def unresolved(self, form: Symbol) -> SourceError:
         """The error of an unknown name: what to use instead, or the nearest names."""
         instead = replacement(form)
+        if form.ns is None and (form.name in natives.SPECIAL or form.name in natives.REWRITES):
+            return self.error(f"{form} is a special form: it can be called, but is not a value", form, hint=instead)
         if instead:
             return self.error(f"{form} is not part of Flowmetal", form, "compile/unresolved", instead)
         if form.ns is not None and self.definitions.resolve_ns(form.ns, self.ns, self.version) not in self.definitions.spaces:
             missing = f"unknown name {form}: there is no namespace {form.ns} here"
             return self.error(missing, form, "compile/unresolved", f"(require '[the.namespace :as {form.ns}]) gives one that name")
-        if form.ns is None and (form.name in natives.SPECIAL or form.name in natives.REWRITES):
-            return self.error(f"{form} is a special form: it can be called, but is not a value", form)
         near = self.definitions.suggestions(str(form), self.ns, self.version)
         hint = f"the nearest names are {', '.join(near)}" if len(near) > 1 else f"the nearest name is {near[0]}" if near else None
         if hint is None and form.ns is None and self.fn_depth:

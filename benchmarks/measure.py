@@ -6,6 +6,7 @@ something only beside the fdatasync of the same minute on the same disk, so ever
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import statistics
@@ -47,6 +48,18 @@ class Place:
 
 
 Benchmark = Callable[[Place], Iterable[Figure]]
+
+
+def short(value: float) -> str:
+    """Three digits."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def verdict(value: float, most: float | None) -> str:
+    """Whether a figure keeps what is promised of it; nothing where nothing is."""
+    return "" if most is None else f"at most {short(most)}: {'kept' if value <= most else 'MISSED'}"
 
 
 def fdatasync_us(directory: Path, count: int = 100) -> float:

@@ -29,7 +29,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from measure import HERE, Child, resident_kb, say
+from measure import HERE, Child, resident_kb, say, verdict
 
 import flowmetal
 
@@ -241,7 +241,7 @@ def of_all(runs: list[Result]) -> Result:
 def verdicts(name: str, result: Result) -> dict[str, str]:
     """What was promised of a workload, and whether it was kept; nothing where it is only seen to run."""
     bounds = {} if QUICK else BOUNDS.get(name, {})
-    return {key: f"at most {most:g}: {'kept' if result[key] <= most else 'MISSED'}" for key, most in bounds.items()}
+    return {key: verdict(result[key], most) for key, most in bounds.items()}
 
 
 def run_once(name: str) -> Result:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import platform
 import statistics
@@ -25,7 +24,7 @@ import kills
 import size
 import speed
 import startup
-from measure import TO_US, Benchmark, Place, fdatasync_us
+from measure import TO_US, Benchmark, Place, fdatasync_us, short, verdict
 
 BENCHMARKS: dict[str, Benchmark] = {
     "steps": speed.steps,
@@ -83,16 +82,8 @@ def line(figure: dict[str, Any]) -> str:
     """A figure for a person."""
     ratio = f"{figure['fdatasyncs']:.1f} fdatasyncs" if figure["fdatasyncs"] is not None else ""
     spread = " ".join(short(value) for value in sorted(figure["runs"])) if len(figure["runs"]) > 1 else ""
-    most = figure["most"]
-    verdict = "" if most is None else f"at most {short(most)}: {'kept' if figure['value'] <= most else 'MISSED'}"
-    return f"{figure['name']:<90}{short(figure['value']):>9} {figure['unit']:<8}{ratio:<20}{verdict:<22}{spread}".rstrip()
-
-
-def short(value: float) -> str:
-    """Three digits."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    promised = verdict(figure["value"], figure["most"])
+    return f"{figure['name']:<90}{short(figure['value']):>9} {figure['unit']:<8}{ratio:<20}{promised:<22}{spread}".rstrip()
 
 
 def main(arguments: list[str]) -> int:

@@ -24,6 +24,21 @@ PROGRAM = """
 (defflow many [n] (reduce + (pmap (fn [i] (call "double" [i])) (range n))))
 """
 
+FORGETFUL = """
+import asyncio, sys, flowmetal
+async def main():
+    begun = asyncio.Event()
+    async def charge(order, amount):
+        begun.set()
+        await asyncio.sleep(600)
+    fm = await flowmetal.open_async(sys.argv[1])
+    await fm.eval('(defforeign charge-card "" [o a]) (defflow buy [order] (charge-card order 5))')
+    await fm.provide("charge-card", charge)
+    await fm.start("buy", 1, id="f-1")
+    await begun.wait()
+asyncio.run(main())
+"""
+
 
 @pytest.fixture
 def fm(tmp_path: Path) -> Iterator[flowmetal.Flowmetal]:
@@ -61,6 +76,31 @@ def test_async_functions_run_side_by_side(fm: flowmetal.Flowmetal) -> None:
 
     assert fm.start("many", 8).result(20) == 56
     assert max(together) >= 4
+
+
+def test_async_functions_run_on_the_loop_of_their_program(tmp_path: Path) -> None:
+    async def main() -> None:
+        seen: list[Any] = []
+
+        async def charge(order: Any, amount: int) -> Any:
+            seen.extend([asyncio.get_running_loop(), flowmetal.current_call().attempt])
+            return "paid"
+
+        async with flowmetal.open_async(tmp_path / "store.duckdb") as fm:
+            await fm.eval(PROGRAM)
+            await fm.provide("charge-card", charge)
+            assert await (await fm.start("buy", "A-17")).result(10) == "paid"
+        assert seen == [asyncio.get_running_loop(), 1]
+
+    asyncio.run(main())
+
+
+def test_a_call_outlives_a_program_that_never_closed_its_store(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FORGETFUL, str(tmp_path / "store.duckdb")], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    with flowmetal.open(tmp_path / "store.duckdb") as fm:
+        fm.function("charge-card")(lambda order, amount: "paid later")
+        assert fm.flow("f-1").result(10) == "paid later"
 
 
 def test_a_failed_call_is_tried_again_under_the_same_key(fm: flowmetal.Flowmetal) -> None:

@@ -7,6 +7,7 @@ all the work is here; the synchronous face in `api` only waits for it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
@@ -19,7 +20,7 @@ from flowmetal.client.plain_python import to_json
 from flowmetal.client.problems import failure_of
 from flowmetal.client.relation import Relation
 from flowmetal.client.requires import load_requires, load_with_requires
-from flowmetal.client.worker import Worker
+from flowmetal.client.worker import Worker, at_home
 from flowmetal.errors import FlowTimeout, SourceError, StoreError
 
 ASK_ANEW: Any = type("AskAnew", (), {"__repr__": lambda self: "ASK_ANEW"})()
@@ -271,7 +272,7 @@ class AsyncFlowmetal:
         """Answers calls of the foreign function `name` with `function`, until this object is closed."""
         if self._worker is None:
             self._worker = Worker(self._client, concurrency=CONCURRENCY)
-        await self._worker.provide(name, function)
+        await self._client.near(self._worker.provide(name, at_home(function, asyncio.get_running_loop())))
 
     def function(self, name: str | Callable[..., Any] | None = None) -> Any:
         """Provides a foreign function: `@fm.function("charge-card")` over a `def` or an `async def`.
@@ -301,7 +302,8 @@ class AsyncFlowmetal:
     async def close(self) -> None:
         """Lets go of the store; ends its host if it is this program. Foreign functions under way have a few seconds to end."""
         if self._worker is not None:
-            await self._worker.stop()
+            with contextlib.suppress(StoreError):  # the host has ended already, and the worker with it
+                await self._client.near(self._worker.stop())
         await self._client.aclose()
 
 

@@ -8,15 +8,16 @@ key) that the log deduplicates, so that a call repeated after its host died is c
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal, Protocol, TypedDict
+from typing import Any, Literal, Protocol, TypedDict, TypeVar
 
 from flowmetal.client.relation import Relation
 from flowmetal.client.store_url import StoreUrl
 from flowmetal.store import kinds
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 SILENCE = 5.0
 """Seconds without an answer after which a host counts as hung."""
@@ -176,6 +177,9 @@ class Client(Protocol):
 
     async def advance(self, by: float | str) -> str:
         """Moves a virtual clock by so many seconds (or `1h30m`), through all that falls due; the time then. Raises LispError in real time."""
+
+    async def near(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Awaits a coroutine as near to the engine as may be: on its loop, where that is in this process."""
 
     async def host(self) -> Row:
         """Who hosts the engine: `{"pid", "store", "version", "background", "flows"}`."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowmetal.client.client import ENDED, ENDING_KINDS, Row, new_request_id
 from flowmetal.client.relation import Relation
+from flowmetal.errors import StoreError
 from flowmetal.lang.plain import from_plain
 from flowmetal.lang.values import Instant
 from flowmetal.runtime.fork import Wish
@@ -33,43 +34,49 @@ class LocalClient:
         self._owns = owns
         self._by = by
 
-    async def _on_engine(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    async def near(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """See `Client`."""
         loop = self._host.loop
         if asyncio.get_running_loop() is loop:
             return await coroutine
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
+        try:
+            crossing = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        except RuntimeError:
+            coroutine.close()
+            raise StoreError("the store was closed", hint="open it again") from None
+        return await asyncio.wrap_future(crossing)
 
     async def start_flow(
         self, name: str, args: Sequence[Any], *, flow_id: str | None = None, request_id: str | None = None, options: Row | None = None
     ) -> tuple[str, bool]:
         """See `Client`."""
         key = request_id or new_request_id()
-        return await self._on_engine(self._engine.start_flow(name, list(args), flow_id=flow_id, request_id=key, by=self._by, options=options))
+        return await self.near(self._engine.start_flow(name, list(args), flow_id=flow_id, request_id=key, by=self._by, options=options))
 
     async def eval(self, source: str, *, ns: str = "user", file: str = "cell", request_id: str | None = None) -> str:
         """See `Client`."""
         key = request_id or new_request_id()
-        return await self._on_engine(self._engine.eval(source, ns=ns, file=file, request_id=key, by=self._by))
+        return await self.near(self._engine.eval(source, ns=ns, file=file, request_id=key, by=self._by))
 
     async def load(self, source: str, *, file: str, request_id: str | None = None) -> Row:
         """See `Client`."""
-        return await self._on_engine(self._engine.load(source, file=file, by=self._by))
+        return await self.near(self._engine.load(source, file=file, by=self._by))
 
     async def result(self, flow_id: str, timeout: float | None = None) -> Row | None:
         """See `Client`."""
-        return await self._on_engine(self._engine.result(flow_id, timeout))
+        return await self.near(self._engine.result(flow_id, timeout))
 
     async def flow(self, flow_id: str) -> Row:
         """See `Client`."""
-        return await self._on_engine(self._engine.flow(flow_id))
+        return await self.near(self._engine.flow(flow_id))
 
     async def flows(self, status: str | None = None, name: str | None = None, limit: int = 100, after: str | None = None) -> Row:
         """See `Client`."""
-        return await self._on_engine(self._engine.flows(status=status, name=name, limit=limit, after=after))
+        return await self.near(self._engine.flows(status=status, name=name, limit=limit, after=after))
 
     async def events(self, flow_id: str, after: int = 0) -> list[Row]:
         """See `Client`."""
-        return await self._on_engine(self._engine.events(flow_id, after))
+        return await self.near(self._engine.events(flow_id, after))
 
     async def follow(self, flow_id: str, after: int = 0) -> AsyncIterator[Row]:
         """See `Client`."""
@@ -78,7 +85,7 @@ class LocalClient:
             return
         ticks = self._engine.watch(row["flow_id"])
         try:
-            while await self._on_engine(_next_tick(ticks)):
+            while await self.near(_next_tick(ticks)):
                 rows = await self.events(row["flow_id"], after)
                 for event in rows:
                     after = event["seq"]
@@ -86,76 +93,76 @@ class LocalClient:
                 if rows and rows[-1]["kind"] in ENDING_KINDS:  # one that is retried goes on after its end
                     return
         finally:
-            await self._on_engine(ticks.aclose())
+            await self.near(ticks.aclose())
 
     async def state(self, flow_id: str, step: int | None = None, transition: int | None = None) -> Row:
         """See `Client`."""
-        return await self._on_engine(self._engine.state(flow_id, step, transition))
+        return await self.near(self._engine.state(flow_id, step, transition))
 
     async def diff(self, flow_id: str, old: int, new: int | None = None) -> Row:
         """See `Client`."""
-        return await self._on_engine(self._engine.diff(flow_id, old, new))
+        return await self.near(self._engine.diff(flow_id, old, new))
 
     async def stuck(self, after: float = 60.0) -> list[Row]:
         """See `Client`."""
-        return await self._on_engine(self._engine.stuck(after))
+        return await self.near(self._engine.stuck(after))
 
     async def send(self, flow_id: str, message: Any, *, key: str | None = None) -> str:
         """See `Client`."""
         coroutine = self._engine.send(flow_id, message, key=key or new_request_id(), source="client", by=self._by)
-        return await self._on_engine(coroutine)
+        return await self.near(coroutine)
 
     async def publish(self, topic: str, data: Any, *, key: str | None = None) -> str:
         """See `Client`."""
         value = from_plain(data)
         coroutine = self._engine.topics.publish(topic, value, key=key or new_request_id(), source="client", by=self._by)
-        return str((await self._on_engine(coroutine))[0])
+        return str((await self.near(coroutine))[0])
 
     async def lease_tasks(
         self, functions: Sequence[str], *, queues: Sequence[str] | None = None, most: int = 1, wait: float = 0.0, lease: float = 60.0
     ) -> list[Row]:
         """See `Client`."""
-        return await self._on_engine(self._engine.foreign.lease(functions, queues=queues, most=most, wait=wait, lease=lease))
+        return await self.near(self._engine.foreign.lease(functions, queues=queues, most=most, wait=wait, lease=lease))
 
     async def complete_task(self, task_id: str, result: Any) -> None:
         """See `Client`."""
-        await self._on_engine(self._engine.foreign.complete(task_id, result))
+        await self.near(self._engine.foreign.complete(task_id, result))
 
     async def fail_task(self, task_id: str, error: Row, *, retry: bool | None = None) -> None:
         """See `Client`."""
-        await self._on_engine(self._engine.foreign.fail(task_id, error, retry))
+        await self.near(self._engine.foreign.fail(task_id, error, retry))
 
     async def heartbeat_task(self, task_id: str) -> None:
         """See `Client`."""
-        await self._on_engine(self._engine.foreign.heartbeat(task_id))
+        await self.near(self._engine.foreign.heartbeat(task_id))
 
     async def control(self, flow_id: str, action: str, *, reason: str | None = None) -> Row:
         """See `Client`."""
-        return await self._on_engine(self._engine.control(flow_id, action, reason=reason, by=self._by))
+        return await self.near(self._engine.control(flow_id, action, reason=reason, by=self._by))
 
     async def delete(self, flow_id: str) -> list[str]:
         """See `Client`."""
-        return await self._on_engine(self._engine.keeping.delete(flow_id, by=self._by))
+        return await self.near(self._engine.keeping.delete(flow_id, by=self._by))
 
     async def backup(self, directory: str) -> str:
         """See `Client`."""
-        return await self._on_engine(self._engine.keeping.backup(directory))
+        return await self.near(self._engine.keeping.backup(directory))
 
     async def archive(self, *, older_than: str | None = None, where: str | None = None, keep: str | None = None) -> Row:
         """See `Client`."""
-        return await self._on_engine(self._engine.keeping.archive(older_than=older_than, where=where, keep=keep, by=self._by))
+        return await self.near(self._engine.keeping.archive(older_than=older_than, where=where, keep=keep, by=self._by))
 
     async def export(self, flows: Sequence[str]) -> bytes:
         """See `Client`."""
-        return await self._on_engine(self._engine.keeping.export(flows))
+        return await self.near(self._engine.keeping.export(flows))
 
     async def mark_moved(self, flows: dict[str, int]) -> None:
         """See `Client`."""
-        await self._on_engine(self._engine.keeping.mark_moved(flows, by=self._by))
+        await self.near(self._engine.keeping.mark_moved(flows, by=self._by))
 
     async def import_flows(self, data: bytes) -> Row:
         """See `Client`."""
-        return await self._on_engine(self._engine.keeping.import_flows(data, by=self._by))
+        return await self.near(self._engine.keeping.import_flows(data, by=self._by))
 
     async def fork(
         self,
@@ -171,23 +178,23 @@ class LocalClient:
         """See `Client`."""
         wish, forks = Wish(at, tuple(from_plain(value) for value in outcome), upgrade, adopt_rollbacks), self._engine.forks
         if dry_run:
-            return await self._on_engine(forks.preview(flow_id, wish))
-        made = await self._on_engine(forks.fork(flow_id, wish, reason=reason, by=self._by, request_id=new_request_id()))
+            return await self.near(forks.preview(flow_id, wish))
+        made = await self.near(forks.fork(flow_id, wish, reason=reason, by=self._by, request_id=new_request_id()))
         return await self.flow(made)
 
     async def upgrade(self, flow_id: str, *, dry_run: bool = False, reason: str | None = None) -> Row:
         """See `Client`."""
         upgrading = self._engine.upgrades.upgrade(flow_id, dry_run=dry_run, reason=reason, by=self._by, request_id=new_request_id())
-        return await self._on_engine(upgrading)
+        return await self.near(upgrading)
 
     async def schedules(self) -> list[Row]:
         """See `Client`."""
-        rows: list[Row] = (await self._on_engine(self._engine.sql("SELECT * FROM schedules ORDER BY name"))).plain()
+        rows: list[Row] = (await self.near(self._engine.sql("SELECT * FROM schedules ORDER BY name"))).plain()
         return rows
 
     async def control_schedule(self, name: str, action: str) -> Row:
         """See `Client`."""
-        return await self._on_engine(self._engine.schedules.control(name, action, self._by, new_request_id()))
+        return await self.near(self._engine.schedules.control(name, action, self._by, new_request_id()))
 
     async def schedule_times(self, name: str, since: str, until: str) -> list[str]:
         """See `Client`."""
@@ -196,11 +203,11 @@ class LocalClient:
             found = self._engine.schedules.times(name, Instant.parse(since).micros, Instant.parse(until).micros)
             return [Instant(at).format() for at in found]
 
-        return await self._on_engine(times())
+        return await self.near(times())
 
     async def begin_scheduled(self, name: str, at: str) -> str:
         """See `Client`."""
-        flow_id: str = (await self._on_engine(self._engine.schedules.begin_for(name, Instant.parse(at).micros, self._by)))[0]
+        flow_id: str = (await self.near(self._engine.schedules.begin_for(name, Instant.parse(at).micros, self._by)))[0]
         return flow_id
 
     async def allowed_notebooks(self) -> list[str]:
@@ -209,28 +216,28 @@ class LocalClient:
 
     async def allow_notebook(self, notebook: str, allowed: bool = True) -> list[str]:
         """See `Client`."""
-        return await self._on_engine(self._engine.allowances.allow(notebook, allowed, self._by))
+        return await self.near(self._engine.allowances.allow(notebook, allowed, self._by))
 
     async def sql(self, sql: str, params: Sequence[Any] | None = None) -> Relation:
         """See `Client`."""
-        answer = await self._on_engine(self._engine.sql(sql, list(params) if params is not None else None))
+        answer = await self.near(self._engine.sql(sql, list(params) if params is not None else None))
         return Relation.from_store(answer.columns, answer.types, answer.rows)
 
     async def complete(self, prefix: str, ns: str = "user") -> list[str]:
         """See `Client`."""
-        return await self._on_engine(self._engine.complete(prefix, ns))
+        return await self.near(self._engine.complete(prefix, ns))
 
     async def inspect(self, name: str, ns: str = "user") -> Row | None:
         """See `Client`."""
-        return await self._on_engine(self._engine.inspect(name, ns))
+        return await self.near(self._engine.inspect(name, ns))
 
     async def advance(self, by: float | str) -> str:
         """See `Client`."""
-        return Instant(await self._on_engine(self._engine.advance(moved_by(by)))).format()
+        return Instant(await self.near(self._engine.advance(moved_by(by)))).format()
 
     async def host(self) -> Row:
         """See `Client`."""
-        return await self._on_engine(self._host.describe())
+        return await self.near(self._host.describe())
 
     async def stop(self) -> None:
         """See `Client`."""

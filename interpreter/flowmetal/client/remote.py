@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -38,6 +38,7 @@ class Endpoint:
 
 _FLOW_ID = re.compile(r"[A-Za-z0-9._:-]{1,200}")
 
+T = TypeVar("T")
 Relocate = Callable[[], Awaitable[Endpoint]]
 
 
@@ -290,6 +291,10 @@ class RemoteClient:
     async def advance(self, by: float | str) -> str:
         """See `Client`."""
         return str(_object(await self._call("POST", "/v1/clock/advance", {"by": by}))["now"])
+
+    async def near(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """See `Client`."""
+        return await coroutine
 
     async def host(self) -> Row:
         """See `Client`."""

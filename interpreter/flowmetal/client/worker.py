@@ -61,9 +61,9 @@ def current_call() -> ForeignCall:
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """Leases calls of its functions and performs them until it is stopped. Used on one asyncio loop.
+    """Leases calls of its functions and performs them until it is stopped. Used on one asyncio loop: best on that of the engine.
 
-    `async def` functions run on the loop, others on a bounded pool of threads.
+    `async def` functions run on the loop (`at_home` says which), others on a bounded pool of threads.
     """
 
     client: Client
@@ -112,7 +112,7 @@ class Worker:
         try:
             return await self.client.lease_tasks(list(self.functions), queues=self.queues, most=most, wait=WAIT, lease=self.lease)
         except FlowmetalError as error:
-            log.warning("cannot lease: %s", error.message)
+            log.log(logging.INFO if error.type == "store/closed" else logging.WARNING, "cannot lease: %s", error.message)
             await asyncio.sleep(PAUSE)
             return []
 
@@ -176,7 +176,7 @@ class Worker:
 
     async def _call(self, function: Function, task: Row) -> Any:
         _current.set(ForeignCall(task["function"], task["idempotency_key"], task["attempt"], task["deadline"], task["flow_id"]))
-        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
+        if _is_async(function):
             return await function(*task["args"])
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="flowmetal-function")
@@ -193,6 +193,28 @@ class Worker:
                 except StoreError as error:
                     log.warning("cannot answer: %s", error.message)
                     await asyncio.sleep(PAUSE)
+
+
+def at_home(function: Function, home: asyncio.AbstractEventLoop) -> Function:
+    """An `async def` that runs on the loop to which it belongs, wherever its worker is; any other function is itself.
+
+    A call made after that loop has ended is abandoned, as when its program had: it is made elsewhere when its lease runs out.
+    """
+    if not _is_async(function):
+        return function
+
+    async def call(*args: Any) -> Any:
+        if asyncio.get_running_loop() is home:
+            return await function(*args)
+        if home.is_closed():
+            raise asyncio.CancelledError
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(function(*args), home))
+
+    return call
+
+
+def _is_async(function: Function) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
 async def _cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from flowmetal.errors import LispError
+from flowmetal.errors import LispError, StoreError
 from flowmetal.lang.persistent import EMPTY_MAP, Map
 from flowmetal.lang.plain import to_plain
 from flowmetal.lang.secrets import Secret, replaced
@@ -163,6 +163,8 @@ class Tasks(Leases):
         self, functions: Collection[str], *, queues: Collection[str] | None = None, most: int = 1, wait: float = 0.0, lease: float = 60.0
     ) -> list[dict[str, Any]]:
         """Up to `most` calls of these functions, each leased for `lease` seconds; waits up to `wait` seconds for the first."""
+        if self.engine.closing:
+            raise StoreError("the store is being closed", type="store/closed")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
         poller = Poller(frozenset(functions), None if queues is None else frozenset(queues))

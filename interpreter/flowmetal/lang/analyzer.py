@@ -56,7 +56,7 @@ class FnScope:
 class Analyzer:
     """Analyzes one top-level form."""
 
-    def __init__(self, definitions: Definitions, root: Root, run_macro: RunMacro, *, top_level_defs: bool = True) -> None:
+    def __init__(self, definitions: Definitions, root: Root, run_macro: RunMacro) -> None:
         self.definitions = definitions
         self.root = root
         self.ns = root.ns

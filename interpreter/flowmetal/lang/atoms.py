@@ -19,7 +19,7 @@ from flowmetal.lang.primitives.checks import shown, wrong
 from flowmetal.lang.primitives.registry import primitive
 from flowmetal.lang.values import kw
 
-META, VALIDATOR, WATCHES = kw("meta"), kw("validator"), kw("watches")
+META, VALIDATOR = kw("meta"), kw("validator")
 
 
 @op(

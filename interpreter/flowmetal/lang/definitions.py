@@ -38,7 +38,7 @@ class Binding:
     `value` may be given as `thunk`, which is called once, when it is first asked for.
     """
 
-    __slots__ = ("_thunk", "_value", "kind", "macro", "meta", "private", "version")
+    __slots__ = ("_thunk", "_value", "kind", "macro", "meta", "version")
 
     def __init__(
         self, value: Any, *, version: int = 0, kind: str = "def", macro: bool = False, meta: dict[str, Any] | None = None,

@@ -116,12 +116,6 @@ def bind(definitions: Definitions, d: Define, version: int) -> None:
     definitions.define(d.ns, d.name, Binding(d.value, version=version, kind=d.kind, macro=d.kind == "defmacro", meta=d.meta))
 
 
-def form_root(form: Any, text: str, span: Any, *, ns: str, pin: int) -> Root:
-    """The root of a top-level form as the reader gave it."""
-    del form
-    return Root(ns, pin, span.source.name, span.line, span.column, text)
-
-
 def guard(error: FlowmetalError) -> SourceError | LispError:
     """An error of a load as one of the two kinds that callers tell apart."""
     return error if isinstance(error, (SourceError, LispError)) else LispError(error.message, type=error.type, span=error.span)

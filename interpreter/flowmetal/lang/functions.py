@@ -76,7 +76,7 @@ class Arity:
 class Code:
     """A compiled function: its arities, and where it stands in its root."""
 
-    __slots__ = ("_hash", "arities", "captures", "index", "name", "root", "self_slot", "span", "variadic")
+    __slots__ = ("_hash", "arities", "captures", "index", "name", "root", "span", "variadic")
 
     def __init__(self, name: str, root: Root, span: Span | None) -> None:
         self.name = name
@@ -87,7 +87,6 @@ class Code:
         self.arities: dict[int, Arity] = {}
         self.variadic: Arity | None = None
         self.captures: int = 0
-        self.self_slot = False
         self._hash: str | None = None
 
     def arity(self, count: int) -> Arity | None:

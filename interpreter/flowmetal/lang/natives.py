@@ -314,7 +314,8 @@ def try_form(an: Analyzer, form: List, scope: FnScope, span: Span | None) -> n.N
     return n.Try(span, None, node, catches, end, scope.slot(), scope.slot())
 
 
-CATCH_ALL = ("Exception", "Throwable", "Error", "RuntimeException", "ExceptionInfo", "clojure.lang.ExceptionInfo", "js/Error")
+CATCH_ALL = frozenset({"Exception", "Throwable", "Error", "RuntimeException", "ExceptionInfo", "clojure.lang.ExceptionInfo"})
+"""Names of classes, also after a namespace such as js/, that catch every error."""
 
 
 def _catch(an: Analyzer, clause: List, scope: FnScope) -> n.Catch:
@@ -322,7 +323,7 @@ def _catch(an: Analyzer, clause: List, scope: FnScope) -> n.Catch:
     if len(items) < 2 or not isinstance(items[1], Symbol):
         raise an.error("catch takes a type, a name and expressions: (catch :default e …)", clause)
     kind, name = items[0], items[1]
-    if isinstance(kind, Symbol) and (str(kind) in CATCH_ALL or kind.name in CATCH_ALL[:5] or str(kind).startswith("java.")):
+    if isinstance(kind, Symbol) and (kind.name in CATCH_ALL or str(kind).startswith("java.")):
         kind = Keyword.of("default")
     if not isinstance(kind, Keyword):
         raise an.error(f"catch takes the type of error as a keyword, not {pr_str(kind)}", clause, hint="(catch :default e …) catches every error")

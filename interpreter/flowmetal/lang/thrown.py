@@ -6,6 +6,7 @@ rule: whatever a program can make happen becomes an error of that program, never
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 from flowmetal.errors import FlowmetalError
@@ -63,17 +64,10 @@ _OTHERS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str,
 def trace(fiber: Fiber) -> tuple[Any, ...]:
     """(function, span) of each frame, innermost first. Of the library only what the program called, without a place; calls
     that repeat are one line, and long traces are folded."""
+    called = ((f.arity.code.name or "fn", f.span if f.arity.code.root.prelude is None else None) for f in reversed(fiber.frames))
     frames: list[tuple[str, Any]] = []
-    times: list[int] = []
-    for f in reversed(fiber.frames):
-        frame = (f.arity.code.name or "fn", f.span if f.arity.code.root.prelude is None else None)
-        if frames and frame[1] is None and frames[-1][1] is None:
-            frames[-1] = frame
-        elif frames and frame == frames[-1]:
-            times[-1] += 1
-        else:
-            frames.append(frame)
-            times.append(1)
-    frames = [(name if n == 1 else f"{name} ({n} times)", span) for (name, span), n in zip(frames, times, strict=True)]
+    for _, same in groupby(called, key=lambda frame: frame if frame[1] is not None else None):
+        *others, (name, span) = same
+        frames.append((name if span is None or not others else f"{name} ({len(others) + 1} times)", span))
     half = MAX_TRACE // 2
     return tuple(frames if len(frames) <= MAX_TRACE else [*frames[:half], (f"… {len(frames) - MAX_TRACE} more …", None), *frames[-half:]])

@@ -49,16 +49,25 @@ def _name(an: Analyzer, form: List) -> Symbol:
     return name
 
 
-def _facts(name: Symbol) -> dict[str, Any]:
-    meta = name.meta if name.meta is not None else EMPTY_MAP
-    return {k.name: v for k, v in meta.items() if isinstance(k, Keyword) and k.ns is None}
+def _facts(meta: Map | None) -> dict[str, Any]:
+    return {k.name: v for k, v in meta.items() if isinstance(k, Keyword) and k.ns is None} if meta is not None else {}
+
+
+def _take_facts(name: Symbol, items: list[Any]) -> dict[str, Any]:
+    """What is said of a name before its definition: its metadata, a docstring, a map; the latter two are taken off `items`."""
+    facts = _facts(name.meta)
+    if items and isinstance(items[0], str):
+        facts["doc"] = items.pop(0)
+    if len(items) > 1 and isinstance(items[0], Map):
+        facts |= _facts(items.pop(0))
+    return facts
 
 
 def def_form(an: Analyzer, form: List) -> Any:
     """`(def name doc? value?)`."""
     name = _name(an, form)
     items = list(form.rest().rest())
-    facts = _facts(name)
+    facts = _facts(name.meta)
     if len(items) == 2 and isinstance(items[0], str):
         facts["doc"] = items.pop(0)
     if len(items) > 1:
@@ -71,15 +80,11 @@ def def_form(an: Analyzer, form: List) -> Any:
 def _function(an: Analyzer, form: List, kind: str, **more: Any) -> tuple[Symbol, dict[str, Any], List]:
     name = _name(an, form)
     items = list(form.rest().rest())
-    facts = {**_facts(name), **more}
-    if items and isinstance(items[0], str):
-        facts["doc"] = items.pop(0)
-    if items and isinstance(items[0], Map) and len(items) > 1:
-        facts.update({k.name: v for k, v in items.pop(0).items() if isinstance(k, Keyword)})
+    facts = _take_facts(name, items) | more
     if items and not isinstance(items[0], Vector) and not (isinstance(items[0], List) and len(items[0])):
         raise an.error(f"{form.first()} needs a vector of parameters, but found {pr_str(items[0])}", items[0])
     if items and isinstance(items[-1], Map) and isinstance(items[0], List):
-        facts.update({k.name: v for k, v in items.pop().items() if isinstance(k, Keyword)})
+        facts |= _facts(items.pop())
     if not items:
         raise an.error(f"{form.first()} needs a vector of parameters", form)
     bodies = [items[0]] if isinstance(items[0], Vector) else [b.first() for b in items if isinstance(b, List) and len(b)]
@@ -119,7 +124,7 @@ def deftest_form(an: Analyzer, form: List) -> Any:
     name = _name(an, form)
     function = list_of([_sym("fn"), _sym(name.name), Vector.of([]), *form.rest().rest()])
     function.span = form.span
-    facts = {**_facts(name), "arglists": list_of([Vector.of([])])}
+    facts = {**_facts(name.meta), "arglists": list_of([Vector.of([])])}
     return _define("deftest", name, facts, list_of([_sym("flow-program", "core"), an.ns, name.name, function]))
 
 
@@ -127,9 +132,7 @@ def defforeign_form(an: Analyzer, form: List) -> Any:
     """`(defforeign name doc? [params] options?)`."""
     name = _name(an, form)
     items = list(form.rest().rest())
-    facts = _facts(name)
-    if items and isinstance(items[0], str):
-        facts["doc"] = items.pop(0)
+    facts = _take_facts(name, items)
     if not items or not isinstance(items[0], Vector):
         raise an.error("defforeign needs a vector of parameters", form)
     params = items.pop(0)
@@ -145,11 +148,7 @@ def defmulti_form(an: Analyzer, form: List) -> Any:
     """`(defmulti name doc? dispatch & options)`."""
     name = _name(an, form)
     items = list(form.rest().rest())
-    facts = _facts(name)
-    if items and isinstance(items[0], str):
-        facts["doc"] = items.pop(0)
-    if items and isinstance(items[0], Map):
-        facts.update({k.name: v for k, v in items.pop(0).items() if isinstance(k, Keyword)})
+    facts = _take_facts(name, items)
     if not items:
         raise an.error("defmulti needs a dispatch function", form)
     if len(items) % 2 == 0 or any(k not in (_kw("default"), _kw("hierarchy")) for k in items[1::2]):

@@ -7,13 +7,12 @@ text around the cursor (locals, and the keywords written there). The text need n
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
 from flowmetal.lang import tokens
 from flowmetal.lang.definitions import REFERRED, Definitions
-from flowmetal.lang.describe import is_public
 from flowmetal.lang.effect_examples import EFFECT_EXAMPLES
 from flowmetal.lang.prelude_forms import prelude
 from flowmetal.lang.special_docs import SPECIAL_DOCS
@@ -38,18 +37,16 @@ def names(definitions: Definitions, prefix: str, ns: str, version: int) -> list[
     alias, slash, _ = prefix.partition("/")
     if slash and alias:
         space = definitions.resolve_ns(alias, ns, version)
-        found = {f"{alias}/{name}" for name in _public(definitions, space, ns, version)}
+        found = {f"{alias}/{name}" for name in _known(definitions, space, ns, version)}
     else:
-        found = {name for space in (ns, *REFERRED) for name in _public(definitions, space, ns, version)} | set(SPECIAL_DOCS)
+        found = {name for space in (ns, *REFERRED) for name in _known(definitions, space, ns, version)} | set(SPECIAL_DOCS)
         found |= {f"{space}/" for space in _spaces(definitions, ns, version) if space not in REFERRED}
     return sorted(name for name in found if name.startswith(prefix))[:LIMIT]
 
 
-def _public(definitions: Definitions, space: str, ns: str, version: int) -> Iterator[str]:
-    for name in definitions.names(space, version):
-        binding = definitions.lookup(space, name, version)
-        if binding is not None and (space == ns or is_public(name, binding)):
-            yield name
+def _known(definitions: Definitions, space: str, ns: str, version: int) -> Iterable[str]:
+    """Names of a namespace that code in `ns` may write."""
+    return definitions.names(space, version) if space == ns else definitions.public(space, version)
 
 
 def _spaces(definitions: Definitions, ns: str, version: int) -> set[str]:

@@ -26,6 +26,8 @@ ALIASES = {
 REFERRED = ("core", "flow", "test")
 """Namespaces whose names need no prefix."""
 
+HELPERS = frozenset({"add-method", "call-multi", "destructured-map", "flow-program", "foreign-stub", "leaf?", "multi-fn", "template-list"})
+"""Functions of the library that forms of the language expand to."""
 
 LINE_BITS = 32
 """A version is a position in a log of definitions. That of another store, from which flows were imported, is a line of its own: the
@@ -215,22 +217,21 @@ class Definitions:
             if name != "*ns*" and cell.at(version) is not None:
                 yield name
 
+    def public(self, ns: str, version: int) -> Iterator[str]:
+        """Names of a namespace that are meant for code outside of it: neither private nor helpers of the library, which mostly end in *."""
+        for name, cell in list(self.spaces.get(ns, {}).items()):
+            binding = cell.at(version)
+            if name == "*ns*" or binding is None or binding.meta.get("private"):
+                continue
+            if binding.version or not (name in HELPERS or (len(name) > 1 and name.endswith("*"))):
+                yield name
+
     def visible(self, current: str, version: int) -> list[str]:
         """Every name that can be written in `current`: bare where referred, with its namespace elsewhere."""
         names = set(self.names(current, version))
-        for ns in REFERRED:
-            names.update(self._open_names(ns, version))
         for ns in self.spaces:
-            if ns not in REFERRED:
-                names.update(f"{ns}/{n}" for n in self._open_names(ns, version))
+            names.update(name if ns in REFERRED else f"{ns}/{name}" for name in self.public(ns, version))
         return sorted(names)
-
-    def _open_names(self, ns: str, version: int) -> Iterator[str]:
-        """Names of a namespace that code outside of it may write, without the library's helpers, which end in *."""
-        for name, cell in list(self.spaces.get(ns, {}).items()):
-            binding = cell.at(version)
-            if name != "*ns*" and binding is not None and not binding.meta.get("private") and not (binding.version == 0 and len(name) > 1 and name[-1] == "*"):
-                yield name
 
     def suggestions(self, name: str, current: str, version: int) -> list[str]:
         """The nearest visible names to one that is unknown."""

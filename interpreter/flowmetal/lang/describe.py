@@ -23,9 +23,6 @@ from flowmetal.lang.special_docs import SPECIAL_DOCS
 from flowmetal.lang.unsupported import replacement
 from flowmetal.lang.values import Symbol, split_name
 
-HELPERS = frozenset({"add-method", "call-multi", "destructured-map", "flow-program", "foreign-stub", "leaf?", "multi-fn", "template-list"})
-"""Functions of the library that forms of the language expand to."""
-
 
 @dataclass(frozen=True, slots=True)
 class Description:
@@ -133,20 +130,11 @@ def _text(x: Any) -> str | None:
     return x if x is None or isinstance(x, str) else pr_str(x)
 
 
-def is_public(name: str, binding: Binding) -> bool:
-    """Whether a name is meant for programs: neither private nor a helper, whose name ends in *."""
-    if binding.version == 0 and name in HELPERS:
-        return False
-    return not binding.meta.get("private") and not (name.endswith("*") and len(name.strip("*")) > 0)
-
-
 def public_names(definitions: Definitions, version: int) -> Iterator[tuple[str, str]]:
     """(namespace, name) of everything public that is defined at a version."""
-    for ns, space in sorted(definitions.spaces.items()):
-        for name, cell in sorted(space.items()):
-            binding = cell.at(version)
-            if binding is not None and is_public(name, binding):
-                yield ns, name
+    for ns in sorted(definitions.spaces):
+        for name in sorted(definitions.public(ns, version)):
+            yield ns, name
 
 
 def matching(definitions: Definitions, pattern: Any, ns: str, version: int) -> list[str]:

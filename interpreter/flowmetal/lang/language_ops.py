@@ -5,12 +5,13 @@ In: forms and names as data. Out: forms, vars, maps. Names are resolved in the n
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from flowmetal.errors import LispError, SourceError
 from flowmetal.lang import evaluate, natives
 from flowmetal.lang.analyzer import Analyzer
-from flowmetal.lang.definitions import Binding, Definitions
+from flowmetal.lang.definitions import Binding
 from flowmetal.lang.frames import Fiber
 from flowmetal.lang.functions import Closure, Root
 from flowmetal.lang.machine import Machine
@@ -223,23 +224,20 @@ def _existing(m: Machine, fiber: Fiber, x: Any) -> str:
     return ns
 
 
-def _vars(definitions: Definitions, ns: str, version: int, *, private: bool) -> Map:
-    pairs = []
-    for name in sorted(definitions.names(ns, version)):
-        binding = definitions.lookup(ns, name, version)
-        if binding is not None and (private or not (binding.meta.get("private") or (ns in ("core", "flow", "str") and name.endswith("*") and len(name) > 1))):
-            pairs.append((Symbol(None, name), Var(ns, name)))
-    return Map.of(pairs)
+def _vars(ns: str, names: Iterable[str]) -> Map:
+    return Map.of((Symbol(None, name), Var(ns, name)) for name in sorted(names))
 
 
 @op("core", "ns-publics", 1, 1, "([ns])", "The public names of a namespace: a map from symbols to vars.", "(get (ns-publics 'math) 'sqrt) ;=> #'math/sqrt")
 def _ns_publics(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
-    return _vars(m.definitions, _existing(m, fiber, args[0]), version_of(m, fiber), private=False)
+    ns = _existing(m, fiber, args[0])
+    return _vars(ns, m.definitions.public(ns, version_of(m, fiber)))
 
 
 @op("core", "ns-interns", 1, 1, "([ns])", "All names of a namespace: a map from symbols to vars.", "(get (ns-interns 'math) 'sqrt) ;=> #'math/sqrt")
 def _ns_interns(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
-    return _vars(m.definitions, _existing(m, fiber, args[0]), version_of(m, fiber), private=True)
+    ns = _existing(m, fiber, args[0])
+    return _vars(ns, m.definitions.names(ns, version_of(m, fiber)))
 
 
 def _table(m: Machine, fiber: Fiber, ns: Any, key: str) -> dict[str, str]:
@@ -286,9 +284,9 @@ def _ns_map(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     ns, version = _existing(m, fiber, args[0]), version_of(m, fiber)
     found = EMPTY_MAP
     for space in ("test", "flow", "core"):
-        found = found.assoc_all(_vars(m.definitions, space, version, private=False).items())
+        found = found.assoc_all(_vars(space, m.definitions.public(space, version)).items())
     found = found.assoc_all(_referred(m, fiber, args[0]))
-    return found.assoc_all(_vars(m.definitions, ns, version, private=True).items())
+    return found.assoc_all(_vars(ns, m.definitions.names(ns, version)).items())
 
 
 @op("core", "all-ns", 0, 0, "([])", "The names of all namespaces.", "(some #{'core} (all-ns)) ;=> core")

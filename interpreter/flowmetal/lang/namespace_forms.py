@@ -11,7 +11,6 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from flowmetal.lang import nodes as n
-from flowmetal.lang.describe import is_public
 from flowmetal.lang.persistent import EMPTY_MAP, List, Map, Set, Vector
 from flowmetal.lang.printer import pr_str
 from flowmetal.lang.spans import Span
@@ -77,9 +76,8 @@ class Uses:
                 self._refer(target, name, renamed)
             return
         left_out = {str(name) for name in options.get("exclude", ())}
-        for name in list(self.an.definitions.names(target, self.an.version)):
-            binding = self.an.definitions.lookup(target, name, self.an.version)
-            if binding is not None and is_public(name, binding) and name not in left_out:
+        for name in self.an.definitions.public(target, self.an.version):
+            if name not in left_out:
                 self._refer(target, Symbol(None, name), renamed)
 
     def _options(self, spec: Vector) -> dict[str, Any]:

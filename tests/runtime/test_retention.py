@@ -247,3 +247,56 @@ def test_runs_that_are_over_go_while_the_flow_goes_on(tmp_path: Path) -> None:
         assert not await house.in_log(flow)
 
     live(tmp_path, play)
+
+
+def test_a_look_that_fails_is_not_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowmetal.runtime.retention.EVERY", 0.1)
+
+    async def play(house: House) -> None:
+        reports: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: reports.append(context))
+        flow, give_back = await house.run("leaf", 1), house.store.give_back
+
+        def fails() -> None:
+            monkeypatch.setattr(house.store, "give_back", give_back)
+            raise OSError("no space left on device")
+
+        await house.engine.keeping.archive(keep="1d")
+        monkeypatch.setattr(house.store, "give_back", fails)
+        while not reports:
+            await asyncio.sleep(0.01)
+        assert isinstance(reports[0]["exception"], OSError)
+        house.clock.time += 2 * DAY
+        while await house.in_log(flow):
+            await asyncio.sleep(0.02)
+
+    live(tmp_path, play)
+
+
+def test_a_setting_made_while_the_store_is_seen_to_is_the_only_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowmetal.runtime.retention.EVERY", 0.02)
+
+    async def play(house: House) -> None:
+        retention, gate, looks = house.engine.keeping.retention, asyncio.Event(), []
+
+        async def archive(**_: Any) -> int:
+            looks.append(gate.is_set())
+            await gate.wait()
+            return 0
+
+        monkeypatch.setattr(retention, "archive", archive)
+        await retention.set_keep(DAY)
+        while not looks:
+            await asyncio.sleep(0.001)
+        await retention.set_keep(2 * DAY)
+        while len(looks) < 2:
+            await asyncio.sleep(0.001)
+        gate.set()
+        while True not in looks:
+            await asyncio.sleep(0.001)
+        retention.close()
+        seen = len(looks)
+        await asyncio.sleep(0.1)
+        assert len(looks) == seen
+
+    live(tmp_path, play)

@@ -44,7 +44,7 @@ class Retention:
             self._later(EVERY / 10)
 
     def close(self) -> None:
-        """Ends."""
+        """Looks no more."""
         if self._next is not None:
             self._next.cancel()
 
@@ -62,14 +62,18 @@ class Retention:
             self._later(EVERY / 10)
 
     def _later(self, seconds: float) -> None:
-        self._next = asyncio.get_running_loop().call_later(seconds, lambda: self.engine.spawn(self._look()))
+        """The next look, and the only one, is after so many seconds."""
+        self.close()
+        if not self.engine.closing:
+            self._next = asyncio.get_running_loop().call_later(seconds, lambda: self.engine.spawn(self._look()))
 
     async def _look(self) -> None:
         try:
             keep = await self.keep()
-            if keep is not None:
-                await self.archive(older_than=keep, by="engine")
-        except FlowmetalError as error:  # the disk may be full: the next time it may not be
+            if keep is None:
+                return
+            await self.archive(older_than=keep, by="engine")
+        except Exception as error:  # noqa: BLE001  the disk may be full: the next time it may not be
             self.engine.report(error)
         self._later(EVERY)
 

@@ -206,6 +206,9 @@ class Sources:
                 source.failures += 1
                 await self.engine.until_done(lambda: self._load(source))
                 self.engine.topics.wake(source.topic)
+            except Exception as error:  # noqa: BLE001  whatever it is, the source is asked again
+                source.failures += 1
+                self.engine.report(error)
             if self.known.get(source.name) is source:
                 wait = source.every if not source.failures else min(source.every * 2 ** min(source.failures, 20), max(source.every, LONGEST_WAIT))
                 self._wake(source, wait)
@@ -235,7 +238,10 @@ class Sources:
 
     async def _ask(self, source: Source, op: str, sql: str, *args: Any) -> Any:
         url = source.options.get(kw("url"))
-        outcome = await self._reader.perform(Call(op, sql, (url, *args)))
+        try:
+            outcome = await self._reader.perform(Call(op, sql, (url, *args)))
+        except Exception as e:  # a connector's bug, too, is something that the database did not give
+            raise _Unread(Failed("value", f"{op} failed: {type(e).__name__}: {e}")) from e
         if not isinstance(outcome, Completed):
             raise _Unread(outcome)
         if outcome.value is not None and len(outcome.value) > MOST:

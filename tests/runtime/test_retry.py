@@ -385,3 +385,26 @@ async def test_what_the_flow_had_done_before_it_took_the_failure_stays_although_
     assert [row["text"] for row in b.rows(flow, kinds.OUTPUT)] == ["mail 1\n"]
     assert sorted(world.calls) == ["notify", "ship", "ship"]
     audited(b)
+
+
+@scene
+async def test_a_flow_of_a_queue_that_was_paused_where_it_failed_keeps_its_place_after_a_restart(b: Bench) -> None:
+    world = Broken(b, "ship")
+    await b.load(
+        SHOP
+        + """
+      (defflow leaf [n] (ship n) (receive))
+      (defflow main [] (queue :q {:concurrency 1}) (start-with {:queue :q :id "a" :on-failure :pause} leaf 1) :begun)
+      (defflow next [] (start-with {:queue :q :id "b"} leaf 2) :begun)"""
+    )
+    await b.result(await b.start("main"))
+    assert b.status("a") == "paused"
+    world.mend()
+    await b.engine.control("a", "retry")
+    await b.settle()
+    await b.restart()
+    await b.result(await b.start("next"))
+    assert [row for row in b.store.rows("b") if row.step == 1] == [], "it waits for its turn"
+    await b.engine.send("a", "over")
+    await b.settle()
+    assert next(row.kind for row in b.store.rows("b") if row.step == 1) == kinds.EFFECT_REQUESTED

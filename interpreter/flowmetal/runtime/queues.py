@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 CHUNK = 500
 """Flows that are looked at together when an engine opens."""
-LIFE = kinds.ENDING | {kinds.FLOW_STARTED, kinds.FLOW_PAUSED, kinds.FLOW_RESUMED}
 Key = tuple[str, int]
 """A flow and its step; a flow itself waits under the step `BEGIN`."""
 
@@ -119,7 +118,7 @@ class Queues:
             ):
                 continue
             self.flows[flow_id] = queue
-            if [row.kind for row in rows if row.kind in LIFE][-1] != kinds.FLOW_PAUSED:
+            if [row.kind for row in rows if row.kind in kinds.STATUS][-1] != kinds.FLOW_PAUSED:
                 self._queue(queue).inside.add((flow_id, BEGIN))
 
     # Declaring

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from flowmetal.errors import LeaseLost
+from flowmetal.errors import LeaseLost, StoreError
+from flowmetal.runtime.control import Make
 from flowmetal.runtime.engine import Engine
 from flowmetal.store.memory import MemoryStore
 
@@ -124,5 +125,66 @@ def test_many_waiting_calls_hold_no_task() -> None:
             await asyncio.sleep(0)
         assert len(await engine.foreign.lease(["charge"], most=100)) == 50
         await engine.close()
+
+    asyncio.run(main())
+
+
+class Store:
+    """What an engine meets when it writes down that a call of one flow is about to be sent."""
+
+    def __init__(self, engine: Engine, flow_id: str, trouble: Callable[[], Awaitable[None]]) -> None:
+        self.real, self.flow_id, self.trouble = engine.deliver, flow_id, trouble
+        engine.deliver = self.deliver  # type: ignore[method-assign]
+
+    async def deliver(self, flow_id: str, make: Make) -> None:
+        """Hands an arrival to a flow."""
+        if flow_id == self.flow_id:
+            await self.trouble()
+        await self.real(flow_id, make)
+
+
+def test_of_several_leases_those_that_are_on_disk_are_given_out_although_one_is_not() -> None:
+    async def full() -> None:
+        raise StoreError("disk full")
+
+    async def main() -> None:
+        async with life(MemoryStore()) as engine:
+            await engine.load(PROGRAM, file="test.flow")
+            one, other = [(await engine.start_flow("once", [n]))[0] for n in (1, 2)]
+            while len(engine.foreign.open) < 2:
+                await asyncio.sleep(0)
+            store = Store(engine, other, full)
+            (task,) = await engine.foreign.lease(["charge"], most=5)
+            assert task["flow_id"] == one
+            with pytest.raises(StoreError):
+                await engine.foreign.lease(["charge"], most=5)
+            engine.deliver = store.real  # type: ignore[method-assign]
+            (task,) = await engine.foreign.lease(["charge"], most=5)
+            assert task["flow_id"] == other
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_goes_while_its_leases_are_written_down_leaves_them_to_others() -> None:
+    async def main() -> None:
+        begun = asyncio.Event()
+
+        async def hangs() -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        async with life(MemoryStore()) as engine:
+            await engine.load(PROGRAM, file="test.flow")
+            flows = {(await engine.start_flow(name, [n]))[0] for n, name in enumerate(("buy", "once"))}
+            while len(engine.foreign.open) < 2:
+                await asyncio.sleep(0)
+            once = next(task.flow_id for task in engine.foreign.open.values() if task.once)
+            store = Store(engine, once, hangs)
+            poll = asyncio.ensure_future(engine.foreign.lease(["charge"], most=5))
+            await begun.wait()
+            poll.cancel()
+            await asyncio.wait([poll])
+            engine.deliver = store.real  # type: ignore[method-assign]
+            assert {task["flow_id"] for task in await engine.foreign.lease(["charge"], most=5)} == flows
 
     asyncio.run(main())

@@ -216,10 +216,34 @@ class Tasks(Leases):
             if task.queue is None or queues.enter(task.queue, (task.flow_id, task.step)):
                 self._unready(task)
                 leases.append(self.begin(task, seconds))
-        for name in {each.task.queue for each in leases if each.task.queue is not None}:
-            await self.engine.until_done(lambda name=name: queues.keep(name))  # type: ignore[misc]
-        sent = await asyncio.gather(*(self._started(each) for each in leases))
-        return [each for each, still in zip(leases, sent, strict=True) if still]
+        return await self._written(leases)
+
+    async def _written(self, leases: list[Lease]) -> list[Lease]:
+        """Those of some new leases that may be given out. Raises what went wrong where it went wrong with all."""
+        queues, written = self.engine.queues, False
+        try:
+            for name in {each.task.queue for each in leases if each.task.queue is not None}:
+                await self.engine.until_done(lambda name=name: queues.keep(name))  # type: ignore[misc]
+            written = True
+            sent = await asyncio.gather(*(self._started(each) for each in leases), return_exceptions=True)
+        except BaseException:  # the worker has gone: what was not sent yet is for others
+            for each in leases:
+                if not (written and each.task.once):
+                    self._give_back(each)
+            raise
+        failed = [each for each in sent if isinstance(each, BaseException)]
+        given = [each for each, still in zip(leases, sent, strict=True) if still is True]
+        if failed and not given:
+            raise failed[0]
+        return given
+
+    def _give_back(self, lease: Lease) -> None:
+        """A call that was leased and not sent is for whoever asks next."""
+        task = lease.task
+        if lease.id in self.leases:
+            self.end(lease)
+            if (task.flow_id, task.step) in self.open:
+                self._offer_now(task)
 
     def _rank(self, task: Task) -> tuple[int, int, int]:
         """What comes first: by the priority of its queue, its own there, its age."""
@@ -245,9 +269,7 @@ class Tasks(Leases):
         try:
             await self.engine.deliver(task.flow_id, make)
         except BaseException:
-            self.end(lease)
-            if (task.flow_id, task.step) in self.open:
-                self._offer_now(task)
+            self._give_back(lease)
             raise
         return bool(there and there[0]) and lease.id in self.leases
 

@@ -541,3 +541,18 @@ async def test_a_fork_retries_for_itself_what_failed_in_the_original(b: Bench) -
     assert await b.result(made) == 9
     run = b.rows(made)[0]["run"]
     assert b.world.sent[f"{run}/2"] == 1, "under its own key"
+
+
+@scene
+async def test_a_callback_outlives_the_flow_that_made_it_although_that_was_deleted(b: Bench) -> None:
+    await b.load("(defforeign work [n]) (defflow main [] (let [c (callback)] (work 1) (:n @c)))")
+    flow = await b.start("main")
+    token = b.token(flow, 1)
+    made = await fork(b, flow, 2)
+    await b.engine.control(flow, "terminate")
+    await b.engine.keeping.delete(flow)
+    await b.restart()
+    await b.settle()
+    assert b.status(made) == "waiting"
+    assert (await b.engine.settle_callback(token, {"n": 6}))[0] == "accepted"
+    assert await b.result(made) == 6

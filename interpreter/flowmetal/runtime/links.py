@@ -121,7 +121,7 @@ class Links:
             facts: dict[str, Any] = {name: known.facts[name] for name in ("attempts", "message_id", "source") if name in known.facts}
             values: dict[str, Any] = {name: known.values[name] for name in ("result", "error") if name in known.values}
             return Draft(row.kind, step, None, facts, values)
-        if link.op == "callback" and row is not None:  # its address is still known: whoever posts there settles it
+        if link.op == "callback":  # the fork's own row has its address: whoever posts there settles it
             return None
         message = f"{link.op} {link.target} was asked by flow {link.flow}, which waits for it no longer: it may have happened, or may yet"
         return Draft(kinds.EFFECT_FAILED, step, None, {"attempts": 0}, {"error": ErrorValue(kw("effect/interrupted"), message)})

@@ -561,3 +561,19 @@ async def test_a_token_of_another_flow_is_not_taken_over(a: Bench) -> None:
         await a.engine.keeping.import_flows(forged(data, renamed))
     assert (await a.engine.settle_callback(a.token(flow, 1), 1))[0] == "accepted"
     assert await a.result(flow) == 1
+
+
+@scene
+async def test_a_fork_of_a_fork_leaves_with_the_flow_that_asked_for_what_it_waits_for(a: Bench) -> None:
+    await a.load("(defforeign work [n]) (defflow main [] (let [c (callback)] (work 1) (receive) (:n @c)))")
+    flow = await a.start("main")
+    first = await a.engine.forks.fork(flow, Wish(2))
+    await a.settle()
+    second = await a.engine.forks.fork(first, Wish(2))
+    await a.settle()
+    with pytest.raises(FlowConflict, match=f"{second} waits for flow {flow}"):
+        await a.engine.keeping.export([second])
+    await a.engine.control(first, "terminate")
+    await a.settle()
+    with pytest.raises(FlowConflict, match=f"{second} waits for flow {flow}"):
+        await a.engine.keeping.export([second, first])

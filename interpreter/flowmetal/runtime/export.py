@@ -134,7 +134,7 @@ def _others(engine: Engine, rows: list[Row]) -> list[str]:
         if row.kind == kinds.AWAIT:
             found.append(data["flow"])
         elif "linked" in data:
-            found.append(str(json.loads(rows[0].data).get("forked_from")))
+            found.append(data["linked"]["flow"])
         elif data["op"] == "ask":
             found.append(engine.asking.open.get((row.flow_id, row.step or 0), (data["target"], ""))[0])
     return found

@@ -7,6 +7,7 @@ import asyncio
 from flowmetal.runtime.clock import Chance, VirtualClock
 from flowmetal.runtime.engine import Engine
 from flowmetal.runtime.timers import SLACK, Timers
+from flowmetal.store import kinds
 from flowmetal.store.memory import MemoryStore
 
 START = VirtualClock().now()
@@ -69,5 +70,15 @@ def test_virtual_time_does_not_run_after_what_nobody_waits_for() -> None:
         await engine.send(flow, 1)
         assert (await engine.result(flow)) is not None
         await engine.close()
+
+    asyncio.run(scene())
+
+
+def test_two_that_move_the_clock_at_once_both_come_to_an_end() -> None:
+    async def scene() -> None:
+        timers = Timers(VirtualClock(), lambda flow, step: None, lambda: True)
+        timers.add(START + 50, kinds.SCHEDULES_STREAM, 1)
+        async with asyncio.timeout(5):
+            assert await asyncio.gather(timers.advance(100), timers.advance(10)) == [START + 100, START + 10]
 
     asyncio.run(scene())

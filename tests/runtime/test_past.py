@@ -8,6 +8,7 @@ import pytest
 from bench import Bench, scene
 
 from flowmetal.errors import FlowNotFound, LispError
+from flowmetal.runtime.connector import Failed
 
 SOURCE = """\
 (defforeign work [n])
@@ -131,3 +132,17 @@ async def test_a_flow_looks_at_another(b: Bench) -> None:
     await b.load(SOURCE + "(defflow look [h] (let [s (state-at h 4)] [(:status s) (:function (first (:stack s)))]))")
     flow = await b.start("main", 5)
     assert await b.result(await b.start("look", flow)) == ["waiting", "helper"]
+
+
+@scene
+async def test_a_step_that_was_asked_anew_after_an_upgrade_is_seen_as_it_was_asked_then(b: Bench) -> None:
+    await b.load('(defforeign work [n]) (defflow main [] (let [old 1] (work old)) (receive)) (defflow top [] (start-with {:id "a" :on-failure :pause} main))')
+    b.world.answer = lambda call: Failed("my/bad", "no")
+    await b.start("top")
+    await b.load("(defflow main [] (let [new 1 more 2] (work new)) (receive))")
+    await b.engine.upgrades.upgrade("a")
+    b.world.answer = lambda call: 1
+    await b.engine.control("a", "retry")
+    await b.settle()
+    assert b.status("a") == "waiting"
+    assert (await b.engine.state("a", 1))["stack"][0]["locals"] == {"new": 1, "more": 2}

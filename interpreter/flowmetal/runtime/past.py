@@ -78,29 +78,28 @@ def prepared(
     """A process that is to be run again, to a step or as far as the rows go; of what arrived it is given what came up to the row `taken`."""
     process = Process(definitions, flow_id, _no_supply)
     load = loader(definitions)
-    rows = _as_it_was(rows, step)
-    spoilt = snapshot is not None and (is_outdated(rows[snapshot.seq :]) or retried.spoilt(rows, snapshot.seq))
+    seq = _seq_of(flow_id, rows, step)
+    if step is not None:  # before an upgrade the flow's state was that of its old definitions
+        rows = [row for row in rows if row.kind != kinds.FLOW_UPGRADED or row.seq < seq]
+    after = _after(rows, snapshot)
+    spoilt = snapshot is not None and (is_outdated(after) or retried.spoilt(rows, snapshot.seq))
     if snapshot is not None and (spoilt or not snapshots.restore(process, snapshot)):
-        snapshot, process = None, Process(definitions, flow_id, _no_supply)
-    after = rows[snapshot.seq if snapshot is not None else 0 :]
-    end = _run_end(rows, step)
+        process, after = Process(definitions, flow_id, _no_supply), rows
+        snapshot = None
+    end = _run_end(rows, seq)
     after = [row for row in retried.live(after) if row.kind not in LIFE and row.seq < end and (row.kind not in TAKEN or row.seq <= taken)]
     process.rebuild([to_draft(row, load) for row in after], anew=snapshot is None)
     process.paused = process.ended = process.stepping = False
     return process
 
 
-def _as_it_was(rows: list[Row], step: int | None) -> list[Row]:
-    """The rows that count for a step: before an upgrade the flow's state was that of its old definitions."""
-    if step is None:
-        return rows
-    seq = next(row.seq for row in rows if row.step == step and row.kind in ASKING)
-    return [row for row in rows if row.kind != kinds.FLOW_UPGRADED or row.seq < seq]
+def _after(rows: list[Row], snapshot: Snapshot | None) -> list[Row]:
+    """The rows that a snapshot does not hold."""
+    return [row for row in rows if snapshot is None or row.seq > snapshot.seq]
 
 
-def _run_end(rows: list[Row], step: int | None) -> float:
-    """The row with which the run after the one of a step begins."""
-    seq = rows[-1].seq if step is None else next(row.seq for row in reversed(rows) if row.step == step and row.kind in ASKING)
+def _run_end(rows: list[Row], seq: int) -> float:
+    """The row with which the run after that of the row `seq` begins."""
     return min((row.seq for row in rows if row.kind == kinds.FLOW_CONTINUED and row.seq > seq), default=float("inf"))
 
 

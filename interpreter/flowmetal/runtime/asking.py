@@ -15,6 +15,7 @@ from flowmetal.errors import FlowEnded, FlowmetalError, LispError, StoreError
 from flowmetal.lang.equality import equal
 from flowmetal.lang.thrown import error_value
 from flowmetal.lang.values import ErrorValue, kw
+from flowmetal.runtime import history
 from flowmetal.runtime.process import Process, loader
 from flowmetal.runtime.rows import Draft, to_draft
 from flowmetal.store import kinds
@@ -101,12 +102,15 @@ class Asking:
         target, question = self.open.get((flow_id, step), ("", ""))
         if not question:
             return
-        ends = await engine.writer.call(engine.store.rows, target, 0, None, kinds.ENDING | {kinds.FLOW_RETRIED})
-        answer = await self.answer(target, question)  # after the end was looked for: it may come with the answer, between two questions
+        answer = await self.answer(target, question)
+        if answer is None:
+            if not await engine.writer.call(history.has_ended, engine.store, target):
+                return
+            answer = await self.answer(target, question)  # it may have come with the end, after it was looked for
         if answer is not None:
             draft = to_draft(answer, loader(engine.definitions.registry))
             self._settle(flow_id, step, draft.values["value"], None)
-        elif ends and ends[-1].kind in kinds.ENDING:
+        else:
             self._settle(flow_id, step, None, ErrorValue(kw("flow/ended"), f"flow {target} ended without a reply"))
 
     def _settle(self, flow_id: str, step: int, value: Any, error: ErrorValue | None) -> None:

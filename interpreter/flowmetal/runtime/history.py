@@ -30,6 +30,12 @@ def event(row: Row) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def has_ended(store: Store, flow_id: str) -> bool:
+    """Whether a flow is over."""
+    rows = store.rows(flow_id, of=kinds.ENDING | {kinds.FLOW_RETRIED})
+    return bool(rows) and rows[-1].kind in kinds.ENDING
+
+
 def result_row(store: Store, flow_id: str) -> Row | None:
     """The row that holds a flow's result: its end, or a cell's result before it."""
     found = retried.live(store.rows(flow_id, of=RESULT | {kinds.FLOW_RETRIED}))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from bench import Bench, scene
+from lives import HandClock, life, play
 
 from flowmetal.runtime.marks import OUTPUT_LIMIT
 from flowmetal.store import kinds
+from flowmetal.testing import World
 
 
 def printed(b: Bench, flow: str) -> str:
@@ -199,3 +202,30 @@ def test_mistakes_in_a_cell_are_its_error(source: str) -> None:
         assert b.status(cell) == "failed"
 
     play()
+
+
+PARTS = {
+    "{:kind :effect-requested}": [2, 4],
+    '{:kind [:effect-completed "flow-started"]}': [1, 3, 5],
+    '{:kind [:effect-requested nil 1 {} [:effect-completed] "no\'; such"]}': [2, 4],
+    '{:kind [:flow-walked "x\' OR true --" 7]}': [],
+    "{:kind []}": [],
+    "{:kind nil :limit 100000000000000000000}": [1, 2, 3, 4, 5, 6],
+    "{:limit 2}": [1, 2],
+    "{:after 100000000000000000000}": [],
+    "{:after 3}": [4, 5, 6],
+    "{:kind #{:effect-requested} :after 2 :limit 5}": [4],
+}
+
+
+def test_a_part_of_a_history_is_asked_for(store: Any) -> None:
+    async def scene() -> None:
+        async with life(store, HandClock(), (World(),)) as engine:
+            await engine.load("(defforeign work [n]) (defflow leaf [] (work 1) (work 2))", file="t.flow")
+            await engine.result((await engine.start_flow("leaf", [], flow_id="a"))[0])
+            parts = " ".join(f'(mapv :seq (history "a" {options}))' for options in PARTS)
+            found = await engine.result(await engine.eval(f"[{parts}]"))
+            assert found is not None
+            assert dict(zip(PARTS, found["result"], strict=True)) == PARTS
+
+    play(scene)

@@ -29,6 +29,8 @@ OPS = shared_atoms.OPS | frozenset({
 
 PAGE = 200
 """Flows that are looked at together, where not all of them fit."""
+MANY = 2**31
+"""More events than a flow has."""
 
 
 async def perform(engine: Engine, sender: str, key: str, draft: Draft) -> Any:
@@ -64,8 +66,7 @@ async def perform(engine: Engine, sender: str, key: str, draft: Draft) -> Any:
     if op == "status":
         return kw((await engine.flow(target))["status"])
     if op == "history":
-        options = args[0] if args and args[0] is not None else EMPTY_MAP
-        return _history(await engine.events(target, options.get(kw("after"), 0)), options)
+        return await _history(engine, target, args[0] if args and args[0] is not None else EMPTY_MAP)
     if op == "state-at":
         options = args[1] if len(args) > 1 and args[1] is not None else EMPTY_MAP
         return from_plain(await engine.state(target, args[0], options.get(kw("transition"))))
@@ -112,11 +113,15 @@ async def _flows(engine: Engine, options: Map) -> Any:
     return from_plain(found[:limit])
 
 
-def _history(events: list[dict[str, Any]], options: Map) -> Any:
-    """The events of a flow that were asked for."""
-    kind = options.get(kw("kind"))
-    names = None if kind is None else {_name(each) for each in (kind if isinstance(kind, (Vector, List, Set)) else [kind])}
-    return from_plain([event for event in events if names is None or event["kind"] in names][: options.get(kw("limit"))])
+async def _history(engine: Engine, flow_id: str, options: Map) -> Any:
+    """The events of a flow that were asked for; no others are read."""
+    kind, of = options.get(kw("kind")), None
+    after, limit = (min(options.get(kw(name), default), MANY) for name, default in (("after", 0), ("limit", MANY)))
+    if kind is not None:
+        names = [_name(each) for each in (kind if isinstance(kind, (Vector, List, Set)) else [kind])]
+        of = kinds.ALL.intersection(name for name in names if isinstance(name, str))
+    rows = [] if of == frozenset() else await engine.writer.call(engine.store.rows, flow_id, after, limit, of)
+    return from_plain([history.event(row) for row in rows])
 
 
 def _name(x: Any) -> Any:

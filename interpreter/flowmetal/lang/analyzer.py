@@ -168,7 +168,7 @@ class Analyzer:
     def unresolved(self, form: Symbol) -> SourceError:
         """The error of an unknown name: what to use instead, or the nearest names."""
         instead = replacement(form)
-        if form.ns is None and (form.name in natives.SPECIAL or form.name in natives.REWRITES):
+        if form.ns is None and natives.is_form(form.name):
             return self.error(f"{form} is a special form: it can be called, but is not a value", form, hint=instead)
         if instead:
             return self.error(f"{form} is not part of Flowmetal", form, "compile/unresolved", instead)

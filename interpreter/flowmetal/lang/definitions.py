@@ -34,6 +34,12 @@ LINE_BITS = 32
 number of the line, and in so many bits below it the position."""
 
 
+def referred_to(name: str, target: str) -> tuple[str, str]:
+    """The namespace of a referred name, and its name there: the target is `ns`, or `ns/name` when it was renamed."""
+    ns, _, original = target.partition("/")
+    return ns, original or name
+
+
 class Binding:
     """What one definition gave: its value, and what is known of it.
 
@@ -193,8 +199,7 @@ class Definitions:
         table = self.namespace(current, version)
         refers = table.get("refers") if table else None
         if refers is not None and name in refers:
-            space, _, renamed = refers.get(name).partition("/")
-            return self._bound(space, renamed or name, version)
+            return self._bound(*referred_to(name, refers.get(name)), version)
         for space in REFERRED:
             cell = self._bound(space, name, version)
             if cell is not None and not self._helper(cell, version):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from flowmetal.errors import LispError
+from flowmetal.lang.definitions import REFERRED
 from flowmetal.lang.persistent import EMPTY_MAP, Map, Vector, seq_of
 from flowmetal.lang.spans import Span
 from flowmetal.lang.values import Keyword, Symbol, kw
@@ -126,7 +127,7 @@ class Code:
     def arity_message(self, name: str, count: int) -> str:
         """What to say of a call with `count` arguments: the numbers that are taken, and the parameters."""
         lists = " ".join(a.parameters() for a in self.all_arities())
-        prefix = f"{self.root.ns}/" if self.root.prelude is not None and self.root.ns not in ("core", "flow", "test") and "/" not in name else ""
+        prefix = f"{self.root.ns}/" if self.root.prelude is not None and self.root.ns not in REFERRED and "/" not in name else ""
         return f"{prefix}{name} takes {self.arity_text()}, but was given {count}: ({lists})"
 
 

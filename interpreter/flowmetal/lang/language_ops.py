@@ -11,7 +11,7 @@ from typing import Any
 from flowmetal.errors import LispError, SourceError
 from flowmetal.lang import evaluate, natives
 from flowmetal.lang.analyzer import Analyzer
-from flowmetal.lang.definitions import Binding
+from flowmetal.lang.definitions import REFERRED, Binding, referred_to
 from flowmetal.lang.frames import Fiber
 from flowmetal.lang.functions import Closure, Root
 from flowmetal.lang.machine import Machine
@@ -264,11 +264,7 @@ def _ns_refers(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
 
 
 def _referred(m: Machine, fiber: Fiber, ns: Any) -> list[tuple[Symbol, Var]]:
-    found = []
-    for name, target in _table(m, fiber, ns, "refers").items():
-        space, _, original = target.partition("/")
-        found.append((Symbol(None, name), Var(space, original or name)))
-    return found
+    return [(Symbol(None, name), Var(*referred_to(name, target))) for name, target in _table(m, fiber, ns, "refers").items()]
 
 
 @op(
@@ -283,7 +279,7 @@ def _referred(m: Machine, fiber: Fiber, ns: Any) -> list[tuple[Symbol, Var]]:
 def _ns_map(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
     ns, version = _existing(m, fiber, args[0]), version_of(m, fiber)
     found = EMPTY_MAP
-    for space in ("test", "flow", "core"):
+    for space in reversed(REFERRED):
         found = found.assoc_all(_vars(space, m.definitions.public(space, version)).items())
     found = found.assoc_all(_referred(m, fiber, args[0]))
     return found.assoc_all(_vars(ns, m.definitions.names(ns, version)).items())

@@ -11,6 +11,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from flowmetal.lang import nodes as n
+from flowmetal.lang.definitions import REFERRED
 from flowmetal.lang.persistent import EMPTY_MAP, List, Map, Set, Vector
 from flowmetal.lang.printer import pr_str
 from flowmetal.lang.spans import Span
@@ -105,9 +106,9 @@ class Uses:
         raise self.an.error(f"there is no namespace {target}", spec, "compile/unresolved", hint)
 
     def _refer(self, target: str, name: Symbol, renamed: dict[str, str]) -> None:
-        from flowmetal.lang.natives import REWRITES, SPECIAL
+        from flowmetal.lang.natives import is_form
 
-        if target in ("core", "test", "flow") and (name.name in SPECIAL or name.name in REWRITES):
+        if target in REFERRED and is_form(name.name):
             return  # a special form needs no prefix anywhere
         if self.an.definitions.lookup(target, name.name, self.an.version) is None:
             raise self.an.error(f"there is no {name.name} in {target}", name, "compile/unresolved")

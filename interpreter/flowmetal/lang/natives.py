@@ -355,5 +355,12 @@ SPECIAL: dict[str, Special] = {
     "catch": stray, "finally": stray, "ns": ns_form, "require": require_form, **DEFINITIONS.special,
 }  # fmt: skip
 REWRITES: dict[str, Callable[[Any, List], Any]] = {"let": let, "loop": loop, "fn": fn, **DEFINITIONS.rewrites}
+
+
+def is_form(name: str) -> bool:
+    """Whether a name is that of a form that the analyzer knows: it can be called, but is no value."""
+    return name in SPECIAL or name in REWRITES
+
+
 PLAIN = frozenset({"&", "&form", "&env"})
-__all__ = ["PLAIN", "REWRITES", "SPECIAL", "MachineOp"]
+__all__ = ["PLAIN", "REWRITES", "SPECIAL", "MachineOp", "is_form"]

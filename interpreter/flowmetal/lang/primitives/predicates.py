@@ -77,9 +77,15 @@ _is("indexed?", lambda x: isinstance(x, Vector), "a vector", "(indexed? [1]) ;=>
 _is("reversible?", lambda x: isinstance(x, (Vector, SortedMap, SortedSet)), "a vector or a sorted collection", "(reversible? [1]) ;=> true")
 _is("sorted?", lambda x: isinstance(x, (SortedMap, SortedSet)), "a sorted map or set", "(sorted? {}) ;=> false")
 _is("record?", lambda x: False, "a record; there are none", "(record? {}) ;=> false")
+
+
+def _seqable(x: Any) -> bool:
+    return x is None or isinstance(x, (Vector, List, Map, Set, Reducible, str, bytes))
+
+
 _is(
     "seqable?",
-    lambda x: x is None or isinstance(x, (Vector, List, Map, Set, Reducible, str, bytes)),
+    _seqable,
     "something to make a sequence of",
     "(seqable? nil) ;=> true",
 )
@@ -88,7 +94,7 @@ _is(
 @primitive("core", "each*", "([who coll])", "coll, which must be something to make a sequence of.")
 def each(who: Any, coll: Any) -> Any:
     """`each*`."""
-    if coll is None or isinstance(coll, (Vector, List, Map, Set, Reducible, str, bytes)):
+    if _seqable(coll):
         return coll
     raise wrong(who, "a sequence beside each name", coll)
 

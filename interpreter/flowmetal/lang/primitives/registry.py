@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flowmetal.errors import LispError
+from flowmetal.lang.definitions import REFERRED
 
 PRIMITIVES_VERSION = 1
 
@@ -39,7 +40,7 @@ class Primitive:
     def arity_error(self, count: int) -> LispError:
         """The error of a call with `count` arguments, listing what is accepted."""
         wants = f"{self.low} or more" if self.high is None else f"{self.low}" if self.low == self.high else f"{self.low} to {self.high}"
-        name = self.name if self.ns in ("core", "flow", "test") else f"{self.ns}/{self.name}"
+        name = self.name if self.ns in REFERRED else f"{self.ns}/{self.name}"
         return LispError(f"{name} takes {plural(wants)}, but was given {count}: {self.arglists}", type="arity")
 
 

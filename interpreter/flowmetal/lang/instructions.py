@@ -1,6 +1,7 @@
 """The rarer instructions: a table from operation to rule. The frequent ones stand in the machine's inner loop.
 
-In: a machine, its running fiber and frame, and an instruction. Out: the frame after it; or `Thrown`, where an error goes on.
+In: a machine, its running fiber and frame, and an instruction. Out: the frame after it, and True where the machine
+has to leave it, since it ended or waits; or `Thrown`, where an error goes on.
 """
 
 from __future__ import annotations
@@ -43,13 +44,15 @@ def _pop(m: Machine, fiber: Fiber, frame: Frame, ins: tuple[Any, ...]) -> None:
     frame.stack.pop()
 
 
-def _recur(m: Machine, fiber: Fiber, frame: Frame, ins: tuple[Any, ...]) -> None:
+def _recur(m: Machine, fiber: Fiber, frame: Frame, ins: tuple[Any, ...]) -> bool:
     slots = ins[2]
     values = frame.stack[len(frame.stack) - len(slots) :]
     del frame.stack[len(frame.stack) - len(slots) :]
-    for slot, value in zip(slots, values, strict=True):
-        frame.locals[slot] = value
-    frame.pc = ins[1]
+    return m.go_round(fiber, frame, ins[1], slots, values)
+
+
+def _recur_leaves(m: Machine, fiber: Fiber, frame: Frame, ins: tuple[Any, ...]) -> bool:
+    return m.go_round(fiber, frame, ins[1], ins[2], [leaf(frame.locals) for leaf in ins[3]])
 
 
 def _build(m: Machine, fiber: Fiber, frame: Frame, ins: tuple[Any, ...]) -> None:
@@ -120,17 +123,18 @@ def _end_finally(m: Machine, fiber: Fiber, frame: Frame, ins: tuple[Any, ...]) -
         raise Thrown(error)
 
 
-def _def(m: Machine, fiber: Fiber, frame: Frame, ins: tuple[Any, ...]) -> None:
+def _def(m: Machine, fiber: Fiber, frame: Frame, ins: tuple[Any, ...]) -> bool:
     _, ns, name, kind, facts = ins
     m.define(fiber, ns, name, kind, facts.meta, frame.stack.pop())
+    return True
 
 
 def _patch(m: Machine, fiber: Fiber, frame: Frame, ins: tuple[Any, ...]) -> None:
     frame.locals[ins[1]].captures[:] = ins[2](frame.locals).captures
 
 
-RULES: dict[int, Callable[[Machine, Fiber, Frame, tuple[Any, ...]], None]] = {
-    c.JUMP: _jump, c.JUMP_UNLESS: _jump_unless, c.SET: _set, c.EXEC: _exec, c.POP: _pop, c.RECUR: _recur, c.BUILD: _build, c.TRY: _try,
-    c.END_TRY: _end_try, c.CATCH: _catch, c.RETHROW: _rethrow, c.END_CATCH: _end_catch, c.FINALLY: _finally, c.END_FINALLY: _end_finally,
+RULES: dict[int, Callable[[Machine, Fiber, Frame, tuple[Any, ...]], bool | None]] = {
+    c.JUMP: _jump, c.JUMP_UNLESS: _jump_unless, c.SET: _set, c.EXEC: _exec, c.POP: _pop, c.RECUR: _recur, c.RECUR_LEAVES: _recur_leaves, c.BUILD: _build,
+    c.TRY: _try, c.END_TRY: _end_try, c.CATCH: _catch, c.RETHROW: _rethrow, c.END_CATCH: _end_catch, c.FINALLY: _finally, c.END_FINALLY: _end_finally,
     c.DEF: _def, c.PATCH: _patch,
 }  # fmt: skip

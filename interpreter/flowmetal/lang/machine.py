@@ -34,7 +34,7 @@ from flowmetal.lang.primitives.leaf_calls import call_leaf, call_primitive, is_l
 from flowmetal.lang.primitives.reducibles import AGAIN, Unrealized
 from flowmetal.lang.primitives.registry import Primitive, plural
 from flowmetal.lang.printer import pr_str
-from flowmetal.lang.python_tier import TURN, Abandon, Tier, enter, enter_loop, turn
+from flowmetal.lang.python_tier import TURN, Abandon, enter, enter_loop, turn
 from flowmetal.lang.requests import Request
 from flowmetal.lang.thrown import Held, StopAt, error_value, trace
 from flowmetal.lang.values import ErrorValue, Var, kw
@@ -217,24 +217,12 @@ class Machine(Fibers):
                     if value is PENDING:
                         break
                     stack.append(value)
-                elif op == 6:  # RECUR_LEAVES
-                    values = [leaf(L) for leaf in ins[3]]
-                    for slot, value in zip(ins[2], values, strict=True):
-                        L[slot] = value
-                    frame.pc = ins[1]
-                    tier = frame.arity.tier
-                    if tier is not None and self._enter_loop(fiber, tier, frame, ins[1]):
-                        break
                 elif op == 7:  # RETURN
                     fiber.value = stack.pop()
                     frames.pop()
                     break
-                else:
-                    RULES[op](self, fiber, frame, ins)
-                    if fiber.wait is not None:
-                        return fuel
-                    if op == c.RECUR and frame.arity.tier is not None and self._enter_loop(fiber, frame.arity.tier, frame, ins[1]):
-                        break
+                elif RULES[op](self, fiber, frame, ins):
+                    break
             if fiber.wait is not None:
                 return fuel
         return fuel
@@ -290,10 +278,14 @@ class Machine(Fibers):
                 return PENDING
         return PENDING
 
-    def _enter_loop(self, fiber: Fiber, tier: Tier, frame: Frame, at: int) -> bool:
-        """Lets the second tier go on with a loop that goes round; whether the frame has ended."""
-        loop = tier.loop(frame.arity, at) if self.tiers and turn.left > 0 else None
-        if loop is None:
+    def go_round(self, fiber: Fiber, frame: Frame, at: int, slots: list[int], values: list[Any]) -> bool:
+        """The next turn of a loop, with which the second tier goes on where it can; whether the frame has ended."""
+        for slot, value in zip(slots, values, strict=True):
+            frame.locals[slot] = value
+        frame.pc = at
+        tier = frame.arity.tier
+        loop = tier.loop(frame.arity, at) if tier is not None and self.tiers and turn.left > 0 else None
+        if tier is None or loop is None:
             return False
         try:
             fiber.value = enter_loop(tier, loop, frame.locals)

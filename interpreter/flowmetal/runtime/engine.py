@@ -451,7 +451,7 @@ class Engine:
         registry = self.definitions.registry
         if transition is not None and step is not None:
             return await transitions.state_after(registry, flow_id, rows, snapshot, step, transition)
-        failed = await failures.state_at_failure(registry, flow_id, rows) if step is None and failures.has_failed(rows) else None
+        failed = await failures.state_at_failure(registry, flow_id, rows) if step is None and history.says_failed(history.life_row(rows)) else None
         return failed or await past.state_at(registry, flow_id, rows, snapshot, step)
 
     async def stuck(self, after: float = stuck.AFTER) -> list[dict[str, Any]]:

@@ -21,7 +21,8 @@ from flowmetal.lang.plain import from_plain
 from flowmetal.lang.renumber import shared_in
 from flowmetal.lang.values import ErrorValue, Instant, kw
 from flowmetal.runtime import flowlog, lines, topics
-from flowmetal.runtime.flowlog import FlowLog, status_of
+from flowmetal.runtime.flowlog import FlowLog
+from flowmetal.runtime.history import status_of
 from flowmetal.runtime.rows import Draft, to_row
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Commit, Row, Store, StoreConflict

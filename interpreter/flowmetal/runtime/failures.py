@@ -15,7 +15,7 @@ from flowmetal.lang.definitions import Definitions
 from flowmetal.lang.requests import Request, Withdraw
 from flowmetal.lang.thrown import StopAt
 from flowmetal.lang.values import ErrorValue
-from flowmetal.runtime import past, retried
+from flowmetal.runtime import history, past, retried
 from flowmetal.runtime.marks import render
 from flowmetal.runtime.process import Process, loader
 from flowmetal.runtime.rows import Draft, plain_error, to_draft
@@ -88,17 +88,11 @@ def _nothing_new(process: Process, request: Request) -> Any:
     raise StopAt
 
 
-def has_failed(rows: list[Row]) -> bool:
-    """Whether a flow has failed: it has ended so, or is paused where it failed."""
-    life = [row for row in rows if row.kind in kinds.STATUS]
-    return life[-1].kind == kinds.FLOW_FAILED or (life[-1].kind == kinds.FLOW_PAUSED and '"failed":true' in life[-1].data)
-
-
 async def state_at_failure(definitions: Definitions, flow_id: str, rows: list[Row]) -> dict[str, Any] | None:
     """The state of a flow that has failed as it was where it failed, with its error; None where that cannot be seen."""
     failure = await failure_of(definitions, flow_id, rows)
     if failure is None:
         return None
-    process, life = failure.process, [row for row in rows if row.kind in kinds.STATUS]
-    state = past.describe(process, kinds.STATUS[life[-1].kind], current=process.machine.fiber)
+    process = failure.process
+    state = past.describe(process, history.status_of(rows), current=process.machine.fiber)
     return {**state, "error": {**plain_error(failure.error), "rendered": render(failure.error)}}

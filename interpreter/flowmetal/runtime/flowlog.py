@@ -17,6 +17,7 @@ from flowmetal.lang.decoding import Damaged
 from flowmetal.lang.definitions import LINE_BITS
 from flowmetal.lang.renumber import versions_in
 from flowmetal.lang.requests import FLOW_ID
+from flowmetal.runtime.history import status_of
 from flowmetal.runtime.retried import live
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Row
@@ -53,11 +54,6 @@ class FlowLog:
     def open(self) -> dict[str, int]:
         """The flows that are not over, each with its last row's `seq`."""
         return {flow_id: rows[-1].seq for flow_id, rows in self.flows.items() if status_of(rows) not in kinds.ENDED}
-
-
-def status_of(rows: list[Row]) -> str:
-    """The status of the flow of these rows."""
-    return kinds.STATUS[next(row.kind for row in reversed(rows) if row.kind in kinds.STATUS)]
 
 
 # Writing

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from flowmetal.lang import codec
 from flowmetal.lang.functions import CANCELLED
 from flowmetal.lang.times import Instant
 from flowmetal.lang.values import ErrorValue, kw
 from flowmetal.runtime import retried
-from flowmetal.runtime.rows import to_draft
+from flowmetal.runtime.rows import Draft, to_draft
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Row, Store
 
 RESULT = kinds.ENDING | {kinds.CELL_RESULT}
 """Kinds that hold a result."""
-CLOSING_STEP = frozenset(kind for kind, opened in kinds.CLOSING.items() if opened == kinds.EFFECT_REQUESTED)
-"""Kinds that settle a step."""
-SETTLING = RESULT | CLOSING_STEP | {kinds.PROMISE_SETTLED, kinds.FLOW_RETRIED}
+SETTLING = RESULT | kinds.CLOSING_STEP | {kinds.PROMISE_SETTLED, kinds.FLOW_RETRIED}
 """Kinds that settle a promise."""
+_Line = TypeVar("_Line", Row, Draft)
 
 
 def event(row: Row) -> dict[str, Any]:
@@ -28,6 +28,21 @@ def event(row: Row) -> dict[str, Any]:
         "pos": row.pos, "flow_id": row.flow_id, "seq": row.seq, "at": Instant(row.at).format(), "kind": row.kind, "step": row.step, "fiber": row.fiber,
         "data": json.loads(row.data),
     }  # fmt: skip
+
+
+def life_row(rows: Sequence[_Line]) -> _Line:
+    """The row that says how a flow with these rows stands."""
+    return next(row for row in reversed(rows) if row.kind in kinds.STATUS)
+
+
+def status_of(rows: Sequence[Row]) -> str:
+    """The status of the flow of these rows."""
+    return kinds.STATUS[life_row(rows).kind]
+
+
+def says_failed(row: Row) -> bool:
+    """Whether a row says that its flow has failed: it has ended so, or is paused where it failed."""
+    return row.kind == kinds.FLOW_FAILED or (row.kind == kinds.FLOW_PAUSED and bool(json.loads(row.data).get("failed")))
 
 
 def has_ended(store: Store, flow_id: str) -> bool:
@@ -62,8 +77,8 @@ def _status_of(error: dict[str, Any] | None) -> str:
 
 def outcome_row(store: Store, flow_id: str, step: int) -> Row | None:
     """The row that settled a step."""
-    rows = retried.live(store.rows(flow_id, of=CLOSING_STEP | {kinds.FLOW_RETRIED}))
-    return next((row for row in rows if row.step == step and row.kind in CLOSING_STEP), None)
+    rows = retried.live(store.rows(flow_id, of=kinds.CLOSING_STEP | {kinds.FLOW_RETRIED}))
+    return next((row for row in rows if row.step == step and row.kind in kinds.CLOSING_STEP), None)
 
 
 def outcome_of(rows: list[Row], promise: Any, load: codec.CodeLoader) -> tuple[Any, ErrorValue | None] | None:
@@ -72,7 +87,7 @@ def outcome_of(rows: list[Row], promise: Any, load: codec.CodeLoader) -> tuple[A
     for row in rows:
         mine = (
             (row.kind in RESULT and promise == "result")
-            or (row.kind in CLOSING_STEP and row.step == promise)
+            or (row.kind in kinds.CLOSING_STEP and row.step == promise)
             or (row.kind == kinds.PROMISE_SETTLED and json.loads(row.data)["promise"] == promise)
         )
         if mine and row.kind == kinds.EFFECT_CANCELLED:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from flowmetal.errors import FlowConflict
 from flowmetal.runtime import flowlog, lines, recovery
-from flowmetal.runtime.flowlog import FlowLog, status_of
+from flowmetal.runtime.flowlog import FlowLog
+from flowmetal.runtime.history import status_of
 from flowmetal.runtime.links import callback_key
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Commit, Duplicate, Row, Store, StoreConflict

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from flowmetal.lang.functions import CANCELLED
 from flowmetal.lang.values import ErrorValue, kw
-from flowmetal.runtime import history
 from flowmetal.runtime.dispatch import if_open
 from flowmetal.runtime.process import Process, loader
 from flowmetal.runtime.rows import Draft, to_draft
@@ -106,7 +105,7 @@ class Links:
         if link.op == "call" and any(row.step == step for row in await call(store.rows, flow_id, 0, None, frozenset({kinds.EFFECT_CANCELLING}))):
             self.cancelling(flow_id, step)
             return
-        rows: list[Row] = await call(store.rows, link.flow, link.seq, None, history.CLOSING_STEP)
+        rows: list[Row] = await call(store.rows, link.flow, link.seq, None, kinds.CLOSING_STEP)
         row = next((row for row in rows if row.step == link.step), None)
         if row is None and await call(store.last_seq, link.flow) > 0:
             return

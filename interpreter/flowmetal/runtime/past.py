@@ -17,7 +17,7 @@ from flowmetal.lang.frames import Fiber, Frame
 from flowmetal.lang.plain import to_plain
 from flowmetal.lang.requests import Request
 from flowmetal.lang.thrown import StopAt
-from flowmetal.runtime import retried, snapshots
+from flowmetal.runtime import history, retried, snapshots
 from flowmetal.runtime.book import TAKEN
 from flowmetal.runtime.process import Process, loader
 from flowmetal.runtime.replay import is_outdated
@@ -105,8 +105,8 @@ def _run_end(rows: list[Row], seq: int) -> float:
 
 def _pause(rows: list[Row], step: int | None) -> dict[str, Any] | None:
     """What the row says by which the flow is paused now: after it nothing was taken."""
-    life = [row for row in rows if row.kind in kinds.STATUS]
-    return {**json.loads(life[-1].data), "seq": life[-1].seq} if step is None and life[-1].kind == kinds.FLOW_PAUSED else None
+    life = history.life_row(rows)
+    return {**json.loads(life.data), "seq": life.seq} if step is None and life.kind == kinds.FLOW_PAUSED else None
 
 
 async def _run_to(process: Process, step: int | None, made: int | None = None) -> None:
@@ -137,10 +137,7 @@ async def run_until_asked(process: Process, step: int) -> None:
 def _status(rows: list[Row], asked: Draft | None) -> str:
     if asked is not None:
         return "waiting" if asked.kind == kinds.EFFECT_REQUESTED else "running"
-    status = "running"
-    for row in rows:
-        status = kinds.STATUS.get(row.kind, status)
-    return status
+    return history.status_of(rows)
 
 
 def now(process: Process) -> dict[str, Any]:

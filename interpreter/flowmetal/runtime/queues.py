@@ -21,6 +21,7 @@ from flowmetal.lang.persistent import EMPTY_MAP, Map, Vector
 from flowmetal.lang.printer import pr_str
 from flowmetal.lang.values import Duration, Instant, Keyword, Symbol, kw
 from flowmetal.runtime.book import BEGIN
+from flowmetal.runtime.history import life_row
 from flowmetal.runtime.process import Process, loader
 from flowmetal.runtime.rows import Draft, to_draft, to_row
 from flowmetal.store import kinds
@@ -118,7 +119,7 @@ class Queues:
             ):
                 continue
             self.flows[flow_id] = queue
-            if [row.kind for row in rows if row.kind in kinds.STATUS][-1] != kinds.FLOW_PAUSED:
+            if life_row(rows).kind != kinds.FLOW_PAUSED:
                 self._queue(queue).inside.add((flow_id, BEGIN))
 
     # Declaring

@@ -130,7 +130,7 @@ async def recover_flow(engine: Engine, flow_id: str, since: int) -> None:
     engine.watchers.wake(flow_id)
     engine.awaited.look_again(flow_id)
     engine.links.look_again(flow_id)
-    engine.queues.look_again(flow_id, [row.kind for row in rows if row.kind in kinds.STATUS][-1])
+    engine.queues.look_again(flow_id, history.life_row(rows).kind)
     if rows[-1].kind not in kinds.ENDING:
         take_up(engine, unanswered(rows))
         return

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from flowmetal.errors import FlowConflict, FlowmetalError
 from flowmetal.lang.equality import equal
 from flowmetal.lang.values import ErrorValue
+from flowmetal.runtime import history, retried
 from flowmetal.runtime import marks as marks_
-from flowmetal.runtime import retried
 from flowmetal.runtime.book import BEGIN
 from flowmetal.runtime.failures import Failure, Taken, failure_of
 from flowmetal.runtime.process import Process, loader
@@ -63,13 +63,13 @@ async def retry(engine: Engine, flow_id: str, reason: str | None, by: str, key: 
 
 
 def _check_failed(flow_id: str, rows: list[Row]) -> None:
-    first, life = json.loads(rows[0].data), [row for row in rows if row.kind in kinds.STATUS][-1]
-    status = kinds.STATUS[life.kind]
+    first, life = json.loads(rows[0].data), history.life_row(rows)
+    status, failed = kinds.STATUS[life.kind], history.says_failed(life)
     if first["kind"] in ("cell", "load"):
         raise FlowConflict(f"{flow_id} is a cell", hint="run the cell again")
-    if life.kind == kinds.FLOW_PAUSED and not json.loads(life.data).get("failed"):
+    if life.kind == kinds.FLOW_PAUSED and not failed:
         raise FlowConflict(f"flow {flow_id} is paused, and has not failed", hint=f"it goes on with: flowmetal resume {flow_id}")
-    if life.kind not in (kinds.FLOW_FAILED, kinds.FLOW_PAUSED):
+    if not failed:
         raise FlowConflict(f"flow {flow_id} has not failed: it is {status}", hint=None if status not in kinds.ENDED else _fork(flow_id))
     if life.kind == kinds.FLOW_FAILED and first.get("parent_step") is not None:
         parent = first["parent"]

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from flowmetal.lang.values import Instant
 from flowmetal.runtime import inside
 from flowmetal.runtime.dispatch import WAITING_OPS
-from flowmetal.runtime.failures import has_failed
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Row, Store
 
@@ -98,7 +97,7 @@ def _paused(standing: Standing) -> Iterator[dict[str, Any]]:
         f = json.loads(row.data)
         if f.get("by") != "engine" or ("step" in f and not f.get("failed")):
             continue
-        what = "failed" if has_failed([row]) else "paused"
+        what = "failed" if f.get("failed") else "paused"
         do = f"flowmetal show {flow_id} says where; flowmetal retry {flow_id} asks the failed step anew, flowmetal resume {flow_id} lets it fail"
         if what == "paused":
             do = f"when the cause is gone: flowmetal resume {flow_id}"

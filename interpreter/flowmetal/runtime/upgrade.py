@@ -14,6 +14,7 @@ from flowmetal.errors import FlowConflict, FlowEnded, LispError
 from flowmetal.lang.persistent import Map
 from flowmetal.lang.plain import from_plain
 from flowmetal.lang.values import kw
+from flowmetal.runtime.history import life_row
 from flowmetal.runtime.marks import COUNTED, size
 from flowmetal.runtime.process import Process, find_program, loader, mismatch
 from flowmetal.runtime.reexecution import Reexecution, Run
@@ -103,8 +104,8 @@ class Upgrades:
 
 def _taken(run: Run) -> list[Draft]:
     """The arrivals that the flow has taken: a paused one has left those that came since."""
-    life = [d for d in run.rows if d.kind in kinds.STATUS]
-    taken = life[-1].facts.get("taken", life[-1].seq) if life and life[-1].kind == kinds.FLOW_PAUSED else None
+    life = life_row(run.rows)
+    taken = life.facts.get("taken", life.seq) if life.kind == kinds.FLOW_PAUSED else None
     return [a for a in run.arrivals if taken is None or a.seq <= taken]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from flowmetal.errors import FlowmetalError, LispError
 from flowmetal.lang.equality import equal
 from flowmetal.lang.printer import pr_str
-from flowmetal.runtime import flowlog, lines
+from flowmetal.runtime import flowlog, history, lines
 from flowmetal.runtime.definitions_log import DefinitionsLog
 from flowmetal.runtime.process import find_program, loader
 from flowmetal.runtime.reexecution import Reexecution, Run
@@ -83,7 +83,7 @@ async def _again(definitions: DefinitionsLog, flow_id: str, name: str, rows: lis
         difference = missing.message if missing is not None else _unlike(run, again)
     except FlowmetalError as error:
         difference = error.message if error.type == "replay/mismatch" or error.message.startswith("there is no flow") else error.render()
-    return Replay(flow_id, name, flowlog.status_of(rows), len(run.steps), difference)
+    return Replay(flow_id, name, history.status_of(rows), len(run.steps), difference)
 
 
 def _unlike(run: Run, again: Reexecution) -> str | None:

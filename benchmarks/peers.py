@@ -1,6 +1,6 @@
 """The workloads by which engines of durable execution are compared, on this one, through its public Python interface.
 
-    python benchmarks/peers.py [W1 … W7] [--repeats 2] [--quick]
+    python benchmarks/peers.py [W1 … W7] [--repeats 2] [--quick] [--postgres URL]
 
 Each repeat is a new process on a new store; printed is a JSON line a workload, times as medians over the repeats, counts
 as the worst of them, and beside what the project promises its bound, and whether it was kept:
@@ -10,7 +10,8 @@ as the worst of them, and beside what the project promises its bound, and whethe
     W3  a message to a parked flow, to its next step        W6  waking a flow with 5,000 steps behind it after kill -9, and one with 10
     W4  2,000 parked flows: memory of each, cores in use    W7  from a process's start to its first flow's result
 
-A step is a call of a Python function that this process provides.
+A step is a call of a Python function that this process provides. The store is a DuckDB file, or a database that is made for
+each repeat, and dropped, on the PostgreSQL server whose URL is given (without the name of a database).
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,8 @@ QUICK = ["--quick"] if "--quick" in sys.argv else []
 FLOWS, STEPS, LONG, MESSAGES, PARKED = (200, 10, 1_000, 100, 2_000) if not QUICK else (5, 2, 5, 2, 5)
 SLOW_FLOWS, SLOW_STEPS, PAST = (100, 20, 5_000) if not QUICK else (4, 4, 20)
 SLOW_SECONDS = 0.05
+STORE = "FLOWMETAL_BENCHMARK_STORE"
+"""The variable by which a repeat's processes are told the URL of their database."""
 SETTLE, IDLE = (1.0, 5.0) if not QUICK else (0.1, 0.1)
 
 observed = threading.Event()
@@ -54,7 +58,7 @@ Result = dict[str, Any]
 
 def open_store(directory: Path) -> flowmetal.Flowmetal:
     """The store of a run, with its programs and the functions that they call."""
-    fm = flowmetal.open(directory / "peers.duckdb")
+    fm = flowmetal.open(os.environ.get(STORE) or directory / "peers.duckdb")
     source = directory / "peers.flow"
     if not source.exists():
         source.write_text(SOURCE)
@@ -78,8 +82,8 @@ def open_store(directory: Path) -> flowmetal.Flowmetal:
 
 
 def await_parked(fm: flowmetal.Flowmetal, count: int) -> None:
-    """Waits until so many flows have asked for a message."""
-    while fm.sql("SELECT count(*) FROM events WHERE kind = 'effect-requested' AND data->>'$.op' = 'receive'").fetchall()[0][0] < count:
+    """Waits until so many flows wait for a message."""
+    while fm.sql("SELECT count(*) FROM flows WHERE status = 'waiting'").fetchall()[0][0] < count:
         time.sleep(0.01)
 
 
@@ -120,12 +124,14 @@ def w3(directory: Path) -> Result:
 
 
 def w4(directory: Path) -> Result:
-    """Parked flows."""
+    """Parked flows, besides the first: what that one brings into memory is not a flow's."""
     with open_store(directory) as fm:
+        fm.start("waiter", 0)
+        await_parked(fm, 1)
         before, begun = resident_kb(), time.perf_counter()
         for _ in range(PARKED):
             fm.start("waiter", 0)
-        await_parked(fm, PARKED)
+        await_parked(fm, PARKED + 1)
         seconds = time.perf_counter() - begun
         time.sleep(SETTLE)
         grown, used = resident_kb() - before, time.process_time()
@@ -137,7 +143,7 @@ def w4(directory: Path) -> Result:
 def w5(directory: Path) -> Result:
     """Killed in the middle."""
     log = directory / "effects"
-    first = Child("peers.py", "--role", "slow", "--directory", directory, *QUICK)
+    first = Child("peers.py", "--role", "start", "--directory", directory, *QUICK)
     first.wait_for("started")
     while _lines(log) < SLOW_FLOWS * SLOW_STEPS * 0.4:
         time.sleep(0.01)
@@ -145,7 +151,7 @@ def w5(directory: Path) -> Result:
     done = Counter(line.split(".")[0] for line in set(log.read_text().split()))
     left = (SLOW_STEPS - min(done[f"flow-{n}"] for n in range(SLOW_FLOWS))) * SLOW_SECONDS
     begun = time.perf_counter()
-    second = Child("peers.py", "--role", "slow", "--directory", directory, *QUICK)
+    second = Child("peers.py", "--role", "end", "--directory", directory, *QUICK)
     second.wait_for("done")
     seconds = time.perf_counter() - begun
     second.kill()
@@ -159,13 +165,20 @@ def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def slow_role(directory: Path) -> None:
-    """Starts the slow flows, or finds them started, and waits for their end."""
+def start_role(directory: Path) -> None:
+    """Starts the slow flows, and answers their calls until it is killed."""
     with open_store(directory) as fm:
-        handles = [fm.start("slow-steps", str(directory / "effects"), f"flow-{n}", SLOW_STEPS, id=f"flow-{n}") for n in range(SLOW_FLOWS)]
+        for n in range(SLOW_FLOWS):
+            fm.start("slow-steps", str(directory / "effects"), f"flow-{n}", SLOW_STEPS, id=f"flow-{n}")
         say("started")
-        for handle in handles:
-            handle.result()
+        time.sleep(600)
+
+
+def end_role(directory: Path) -> None:
+    """Finds the slow flows, and waits for their end."""
+    with open_store(directory) as fm:
+        for n in range(SLOW_FLOWS):
+            fm.flow(f"flow-{n}").result()
         say("done")
 
 
@@ -178,7 +191,7 @@ def w6(directory: Path) -> Result:
         first = Child("peers.py", "--role", "park", "--directory", place, "--past", past, *QUICK)
         first.wait_for("parked")
         first.kill()
-        second = Child("peers.py", "--role", "wake", "--directory", place, *QUICK)
+        second = Child("peers.py", "--role", "wake", "--directory", place, "--past", past, *QUICK)
         took[past] = float(second.wait_for("done"))
         second.kill()
     ratio = took[PAST] / took[10]
@@ -188,17 +201,18 @@ def w6(directory: Path) -> Result:
 def park_role(directory: Path, past: int) -> None:
     """Steps, then a wait."""
     with open_store(directory) as fm:
-        fm.start("waiter", past, id="long")
-        await_parked(fm, 1)
+        handle = fm.start("waiter", past, id=f"after-{past}")
+        while handle.status != "waiting":
+            time.sleep(0.01)
         say("parked")
         time.sleep(600)
 
 
-def wake_role(directory: Path) -> None:
+def wake_role(directory: Path, past: int) -> None:
     """A message as soon as the store is open."""
     with open_store(directory) as fm:
         begun = time.perf_counter()
-        fm.flow("long").send("hi")
+        fm.flow(f"after-{past}").send("hi")
         observed.wait()
         say("done", (time.perf_counter() - begun) * 1e3)
 
@@ -244,13 +258,30 @@ def verdicts(name: str, result: Result) -> dict[str, str]:
     return {key: verdict(result[key], most) for key, most in bounds.items()}
 
 
-def run_once(name: str) -> Result:
-    """One repeat, in a process of its own."""
-    with tempfile.TemporaryDirectory(prefix="flowmetal-peers-") as directory:
+def run_once(name: str, server: str | None) -> Result:
+    """One repeat, in a process of its own, on a store of its own."""
+    with tempfile.TemporaryDirectory(prefix="flowmetal-peers-") as directory, database(server) as store:
         command = [sys.executable, str(HERE / "peers.py"), "--role", name, "--directory", directory, *QUICK]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, STORE: store})
     result: Result = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+@contextmanager
+def database(server: str | None) -> Iterator[str]:
+    """The URL of a new database on a server, or nothing."""
+    if server is None:
+        yield ""
+        return
+    import psycopg
+
+    name = f"flowmetal_{os.urandom(4).hex()}"
+    with psycopg.connect(f"{server.rstrip('/')}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
+        try:
+            yield f"{server.rstrip('/')}/{name}"
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def main() -> None:
@@ -259,20 +290,22 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="W", help="which (all of them)")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="small, once: to see that it runs")
+    parser.add_argument("--postgres", metavar="URL", help="a server on which databases may be made (a DuckDB file)")
     parser.add_argument("--role", help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--past", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    roles = {"slow": slow_role, "wake": wake_role, "cold": cold_role}
+    roles = {"start": start_role, "end": end_role, "cold": cold_role}
+    past_roles = {"park": park_role, "wake": wake_role}
     if options.role in WORKLOADS:
         print(json.dumps(WORKLOADS[options.role](options.directory)))
-    elif options.role == "park":
-        park_role(options.directory, options.past)
+    elif options.role in past_roles:
+        past_roles[options.role](options.directory, options.past)
     elif options.role:
         roles[options.role](options.directory)
     else:
         for name in options.names or WORKLOADS:
-            runs = [run_once(name) for _ in range(1 if QUICK else options.repeats)]
+            runs = [run_once(name, options.postgres) for _ in range(1 if QUICK else options.repeats)]
             result = of_all(runs)
             print(json.dumps({"workload": name, **result, "runs": [run["seconds"] for run in runs], "promised": verdicts(name, result)}), flush=True)
 

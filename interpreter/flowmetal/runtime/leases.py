@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,9 @@ class Leases:
         self.open: dict[Step, Task] = {}
         """Every open call, leased or not."""
         self.leases: dict[str, Lease] = {}
+        self._mine = ""
+        """What tells the leases of this engine from those of one before it."""
+        self._numbers = itertools.count(1)
 
     # Leases
 
@@ -91,7 +95,9 @@ class Leases:
         """Gives a call to a worker, for a time."""
         loop = asyncio.get_running_loop()
         ends = None if task.attempt_seconds is None else loop.time() + task.attempt_seconds
-        lease = Lease(f"{task.flow_id}~{task.step}~{self.engine.chance.uuid().hex[:16]}", task, seconds, ends)
+        if not self._mine:
+            self._mine = self.engine.chance.uuid().hex[:16]
+        lease = Lease(f"{task.flow_id}~{task.step}~{self._mine}-{next(self._numbers)}", task, seconds, ends)
         task.lease = self.leases[lease.id] = lease
         self._renew(lease)
         return lease

@@ -16,6 +16,7 @@ from flowmetal.lang.equality import equal
 from flowmetal.lang.thrown import error_value
 from flowmetal.lang.values import ErrorValue, kw
 from flowmetal.runtime import history
+from flowmetal.runtime.control import if_open, is_open
 from flowmetal.runtime.process import Process, loader
 from flowmetal.runtime.rows import Draft, to_draft
 from flowmetal.store import kinds
@@ -119,7 +120,7 @@ class Asking:
             draft = Draft(kinds.EFFECT_COMPLETED, step, None, {"attempts": 1}, {"result": value})
         else:
             draft = Draft(kinds.EFFECT_FAILED, step, None, {"attempts": 1}, {"error": error})
-        self.engine.put(flow_id, lambda process: draft if step in process.open and not process.ended else None)
+        self.engine.put(flow_id, if_open(step, draft))
 
     # Answers
 
@@ -133,7 +134,7 @@ class Asking:
         given: list[dict[str, Any]] = []
 
         def make(process: Process) -> Draft | None:
-            if step not in process.open or process.ended:
+            if not is_open(process, step):
                 return None
             asked = next((m for m in process.asked.values() if equal(m.value, message)), None)
             given.clear()

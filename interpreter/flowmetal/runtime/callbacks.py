@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flowmetal.lang.equality import equal
 from flowmetal.lang.plain import from_plain
 from flowmetal.runtime import history
+from flowmetal.runtime.control import is_open
 from flowmetal.runtime.links import callback_key
 from flowmetal.runtime.process import Process, loader
 from flowmetal.runtime.rows import Draft, to_draft
@@ -35,7 +36,7 @@ async def settle(engine: Engine, token: str, value: Any, source: str) -> tuple[s
 
     def make(process: Process) -> Draft | None:
         nonlocal accepted
-        accepted = step in process.open and not process.ended
+        accepted = is_open(process, step)
         facts = {"message_id": message_id, "source": source}
         return Draft(kinds.EFFECT_COMPLETED, step, None, facts, {"result": body}) if accepted else None
 

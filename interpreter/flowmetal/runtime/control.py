@@ -1,6 +1,6 @@
-"""What pause, resume, step, cancel and terminate write into a flow's log.
+"""What others write into a flow's log: pause, resume, step, cancel and terminate, and the outcomes of steps.
 
-In: an action, who asked for it and why. Out: a function that makes the rows in the flow's own turn.
+In: an action, who asked for it and why; an outcome. Out: a function that makes the rows in the flow's own turn.
 The one rule: it is the flow's rows that decide; an action that changes nothing writes nothing.
 """
 
@@ -51,6 +51,16 @@ def control(flow_id: str, action: str, reason: str | None, by: str, key: str | N
         return resumed if action == "resume" else [*resumed, _row(action, facts, key)]
 
     return make
+
+
+def is_open(process: Process, step: int) -> bool:
+    """Whether a step waits for its outcome."""
+    return step in process.open and not process.ended
+
+
+def if_open(step: int, draft: Draft) -> Make:
+    """A row of a step, unless it has its outcome already."""
+    return lambda process: draft if is_open(process, step) else None
 
 
 def _row(action: str, facts: dict[str, Any], key: str | None) -> Draft:

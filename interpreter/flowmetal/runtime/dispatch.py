@@ -20,7 +20,7 @@ from flowmetal.lang.values import Duration, ErrorValue, Instant, kw
 from flowmetal.runtime import inside, topics
 from flowmetal.runtime.book import BEGIN
 from flowmetal.runtime.connector import Call, Completed, Connector, Desk, Failed
-from flowmetal.runtime.control import Make, control
+from flowmetal.runtime.control import Make, control, if_open
 from flowmetal.runtime.process import Process
 from flowmetal.runtime.promises import leaving, outcome_draft
 from flowmetal.runtime.queues import asked_queue, begins_later, call_options, queue_name, shortened
@@ -380,8 +380,3 @@ def _left(process: Process, draft: Draft) -> tuple[Any, ErrorValue | None]:
 def _interrupted(draft: Draft, attempt: Draft) -> Failed:
     message = f"{draft.facts['op']} {draft.facts['target']} was being sent when the engine ended: it may have happened, or may yet"
     return Failed("effect/interrupted", message, None, attempt.facts["attempt"])
-
-
-def if_open(step: int, draft: Draft) -> Make:
-    """The row of an outcome, unless there is one already."""
-    return lambda process: draft if step in process.open and not process.ended else None

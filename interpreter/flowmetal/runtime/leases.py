@@ -17,6 +17,7 @@ from flowmetal.errors import LeaseLost
 from flowmetal.lang.persistent import Vector
 from flowmetal.lang.plain import from_plain
 from flowmetal.lang.values import ErrorValue, Instant, kw
+from flowmetal.runtime.control import if_open, is_open
 from flowmetal.runtime.process import Process
 from flowmetal.runtime.retries import RetryPolicy
 from flowmetal.runtime.rows import Draft, error_from_plain
@@ -230,12 +231,7 @@ class Leases:
 
     def put(self, flow_id: str, step: int, draft: Draft) -> None:
         """Writes a row of a step, if it is still open."""
-        self.engine.put(flow_id, lambda process: draft if is_open(process, step) else None)
-
-
-def is_open(process: Process, step: int) -> bool:
-    """Whether a step waits for its outcome."""
-    return step in process.open and not process.ended
+        self.engine.put(flow_id, if_open(step, draft))
 
 
 def _may_retry(task: Task, error: ErrorValue, retry: bool | None) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowmetal.lang.functions import CANCELLED
 from flowmetal.lang.values import ErrorValue, kw
-from flowmetal.runtime.dispatch import if_open
+from flowmetal.runtime.control import if_open, is_open
 from flowmetal.runtime.process import Process, loader
 from flowmetal.runtime.rows import Draft, to_draft
 from flowmetal.store import kinds
@@ -90,7 +90,7 @@ class Links:
         for fork, fork_step in list(self.forks.get((source, step), ())):
 
             def make(process: Process, fork_step: int = fork_step) -> Draft | None:
-                taken.append(fork_step in process.open and not process.ended)
+                taken.append(is_open(process, fork_step))
                 done = Draft(kinds.EFFECT_COMPLETED, fork_step, None, dict(facts), {"result": body}, key=callback_key(token))
                 return done if taken[-1] else None
 

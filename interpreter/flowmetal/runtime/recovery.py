@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 from flowmetal.errors import FlowNotFound
 from flowmetal.lang.values import Instant
 from flowmetal.runtime import history
-from flowmetal.runtime.control import Make
+from flowmetal.runtime.control import Make, if_open
 from flowmetal.runtime.crashes import ENOUGH
-from flowmetal.runtime.dispatch import if_open
 from flowmetal.runtime.process import Process, loader
 from flowmetal.runtime.promises import outcome_draft
 from flowmetal.runtime.rows import Draft, to_draft

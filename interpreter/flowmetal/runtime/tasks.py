@@ -18,7 +18,8 @@ from flowmetal.lang.persistent import EMPTY_MAP, Map
 from flowmetal.lang.plain import to_plain
 from flowmetal.lang.secrets import Secret, replaced
 from flowmetal.lang.values import ErrorValue, Instant, kw
-from flowmetal.runtime.leases import Lease, Leases, Step, Task, failed, is_open
+from flowmetal.runtime.control import is_open
+from flowmetal.runtime.leases import Lease, Leases, Step, Task, failed
 from flowmetal.runtime.process import Process
 from flowmetal.runtime.queues import asked_queue
 from flowmetal.runtime.retries import NO_RETRY, parse_retry, seconds

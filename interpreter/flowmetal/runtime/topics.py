@@ -18,6 +18,7 @@ from flowmetal.errors import LispError
 from flowmetal.lang.persistent import EMPTY_MAP, Map
 from flowmetal.lang.plain import from_plain, to_plain
 from flowmetal.lang.values import Duration, Instant, Keyword, kw
+from flowmetal.runtime.control import if_open
 from flowmetal.runtime.matching import matches
 from flowmetal.runtime.process import Process, loader
 from flowmetal.runtime.rows import Draft, to_draft, to_row
@@ -228,7 +229,7 @@ class Topics:
         event = Map.of([(kw("value"), value), (kw("position"), row.seq), (kw("envelope"), about)])
         known = {"message_id": facts["message_id"], "topic": waiter.topic, "source": facts.get("source"), "attempts": 1}
         outcome = Draft(kinds.EFFECT_COMPLETED, step, None, known, {"result": event})
-        self.engine.put(waiter.flow_id, lambda process: outcome if step in process.open and not process.ended else None)
+        self.engine.put(waiter.flow_id, if_open(step, outcome))
         return True
 
 

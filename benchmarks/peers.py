@@ -178,7 +178,7 @@ def end_role(directory: Path) -> None:
     """Finds the slow flows, and waits for their end."""
     with open_store(directory) as fm:
         for n in range(SLOW_FLOWS):
-            fm.flow(f"flow-{n}").result()
+            fm.result(f"flow-{n}")
         say("done")
 
 

@@ -11,13 +11,12 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flowmetal import __version__
 from flowmetal.errors import FlowConflict, LispError
 from flowmetal.lang.definitions import LINE_BITS
 from flowmetal.lang.library import engine_version
-from flowmetal.lang.plain import from_plain
 from flowmetal.lang.renumber import shared_in
 from flowmetal.lang.values import ErrorValue, Instant, kw
 from flowmetal.runtime import flowlog, lines, topics
@@ -172,12 +171,8 @@ def _moved(engine: Engine, rows: list[Row], by: str) -> list[Row]:
     message = f"flow {flow_id} was exported: it goes on where its file was imported"
     draft = Draft(kinds.FLOW_MOVED, None, None, {"by": by or None, "rendered": message, "stack": []}, {"error": ErrorValue(kw("flow/moved"), message)})
     draft.at = max(engine.clock.now(), rows[-1].at)
-    told: dict[str, Any] = {
-        "flow_id": flow_id, "name": first["name"], "kind": first["kind"], "status": "moved", "parent_id": first.get("parent"), "error": None,
-    }  # fmt: skip
-    facts = {"topic": topics.ENDINGS, "message_id": engine.chance.uuid().hex, "source": "flow", "from": flow_id}
-    ending = Draft(kinds.PUBLISHED, None, None, facts, {"message": from_plain(told)}, at=draft.at)
-    return [to_row(flow_id, first["definitions"], draft), to_row(topics.stream(topics.ENDINGS), 0, ending)]
+    ending = engine.topics.told(flow_id, first["name"], first["kind"], kinds.STATUS[draft.kind], first.get("parent"), None, draft.at)
+    return [to_row(flow_id, first["definitions"], draft), ending]
 
 
 def _let_go(engine: Engine, flow_id: str, rows: list[Row]) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from flowmetal.errors import LispError
 from flowmetal.lang.persistent import EMPTY_MAP, Map
 from flowmetal.lang.plain import from_plain, to_plain
-from flowmetal.lang.values import Duration, Instant, Keyword, kw
+from flowmetal.lang.values import Duration, ErrorValue, Instant, Keyword, kw
 from flowmetal.runtime.control import if_open
 from flowmetal.runtime.matching import matches
 from flowmetal.runtime.process import Process, loader
@@ -97,22 +97,26 @@ class Topics:
         self.wake(topic)
         return message_id, False
 
-    def event(self, topic: str, value: Any, *, key: str | None, source: str, by: str = "", **facts: Any) -> tuple[str, Row]:
-        """The id and the row of an event; `key` is the row's, by which a repetition is found."""
+    def event(self, topic: str, value: Any, *, key: str | None = None, source: str, by: str = "", at: int | None = None, **facts: Any) -> tuple[str, Row]:
+        """The id and the row of an event; `key` is the row's, by which a repetition is found, `at` its time, if not now."""
         message_id = self.engine.chance.uuid().hex
         facts = {"topic": topic, "message_id": message_id, "source": source or None, **facts, "from": by or None}
         known = {name: fact for name, fact in facts.items() if fact is not None}
-        return message_id, to_row(stream(topic), 0, Draft(kinds.PUBLISHED, None, None, known, {"message": value}, key=key, at=self.engine.clock.now()))
+        when = self.engine.clock.now() if at is None else at
+        return message_id, to_row(stream(topic), 0, Draft(kinds.PUBLISHED, None, None, known, {"message": value}, key=key, at=when))
 
     def ending(self, process: Process, draft: Draft) -> Row:
         """The event of a flow's end, for the commit that ends it."""
-        error, state, flow_id = draft.error, process.state, process.flow_id
+        state = process.state
+        return self.told(process.flow_id, state.program.name, state.kind, kinds.STATUS[draft.kind], state.parent, draft.error, draft.at)
+
+    def told(self, flow_id: str, name: str, kind: str, status: str, parent: str | None, error: ErrorValue | None, at: int) -> Row:
+        """The event that says how a flow is over."""
         value = {
-            "flow_id": flow_id, "name": state.program.name, "kind": state.kind, "status": kinds.STATUS[draft.kind], "parent_id": state.parent,
+            "flow_id": flow_id, "name": name, "kind": kind, "status": status, "parent_id": parent,
             "error": None if error is None else {"type": error.type.text.lstrip(":"), "message": error.message},
         }  # fmt: skip
-        facts = {"topic": ENDINGS, "message_id": self.engine.chance.uuid().hex, "source": "flow", "from": flow_id}
-        return to_row(stream(ENDINGS), 0, Draft(kinds.PUBLISHED, None, None, facts, {"message": from_plain(value)}, at=draft.at))
+        return self.event(ENDINGS, from_plain(value), source="flow", by=flow_id, at=at)[1]
 
     async def declare(self, topic: str, options: Map, key: str, by: str) -> None:
         """Gives a topic its options, once for each key; the newest declaration counts."""

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from bench import Bench, scene
 
-from flowmetal.errors import FlowConflict, FlowEnded, FlowmetalError, LispError, StoreError
+from flowmetal.errors import FlowConflict, FlowEnded, FlowmetalError, LeaseLost, LispError, StoreError
 from flowmetal.runtime import flowlog
 from flowmetal.runtime.fork import Wish
 from flowmetal.store import kinds
@@ -179,6 +179,28 @@ async def test_a_foreign_call_is_made_again_under_its_key(a: Bench) -> None:
         assert task["idempotency_key"] == tasks[0]["idempotency_key"]
         await b.engine.foreign.complete(task["id"], 25)
         assert await b.result(flow) == 25
+
+
+@scene
+async def test_a_lease_ends_when_its_flow_moves_even_if_that_comes_back(a: Bench) -> None:
+    await a.load("(defforeign work [n]) (defflow main [] [(work 5) (receive)])")
+    a.world.ops = a.world.ops - {"foreign"}
+    await a.restart()
+    flow = await a.start("main")
+    (before,) = await a.engine.foreign.lease(["work"], most=1, wait=0, lease=60)
+    await a.engine.keeping.import_flows(await export(a, flow))
+    await a.settle()
+    with pytest.raises(LeaseLost):
+        await a.engine.foreign.complete(before["id"], 1)
+    (task,) = await a.engine.foreign.lease(["work"], most=1, wait=0, lease=60)
+    assert task["idempotency_key"] == before["idempotency_key"]
+    await a.engine.foreign.complete(task["id"], 25)
+    await a.settle()
+    with pytest.raises(LeaseLost):
+        await a.engine.foreign.complete(before["id"], 1)
+    assert len(a.rows(flow, "effect-completed")) == 1
+    await a.engine.send(flow, "go")
+    assert await a.result(flow) == [25, "go"]
 
 
 @scene

@@ -198,6 +198,13 @@ class Dispatcher:
             sending.withdrawn = True
             sending.task.cancel()
 
+    def let_go(self, flow_id: str, step: int) -> None:
+        """The step is another store's now: who is still at work on it has lost it."""
+        self._leave_desk(flow_id, step)
+        sending = self.calls.pop((flow_id, step), None)
+        if sending is not None:
+            sending.task.cancel()
+
     def call_off(self, flow_id: str, step: int, *, was_sent: bool = False) -> None:
         """A call that is to be undone is wanted no more: it is withdrawn if it was not sent yet, else its outcome is awaited."""
         if (flow_id, step) in self.calls:

@@ -179,7 +179,7 @@ def _let_go(engine: Engine, flow_id: str, rows: list[Row]) -> None:
     """Nothing is sent, timed or leased for the flow here any more."""
     for row in unanswered(rows):
         if row.kind == kinds.EFFECT_REQUESTED and row.step is not None:
-            engine.dispatcher.withdraw(flow_id, row.step)
+            engine.dispatcher.let_go(flow_id, row.step)
     engine.queues.ended(flow_id)
     if flow_id not in engine.busy:  # one that is at work finds out when it commits
         engine.forget(flow_id)

@@ -13,7 +13,7 @@ from flowmetal.runtime.clock import Chance, VirtualClock
 from flowmetal.runtime.engine import Engine
 from flowmetal.runtime.fork import Wish
 from flowmetal.runtime.process import loader
-from flowmetal.runtime.reexecution import ASKING, Run
+from flowmetal.runtime.reexecution import Run
 from flowmetal.store import kinds
 from flowmetal.store.memory import MemoryStore
 from flowmetal.testing import Program
@@ -63,7 +63,7 @@ def test_each_flow_can_be_forked_at_each_step(name: str) -> None:
                     rows = engine.store.rows(fork)
                     shared = next(row.seq for row in rows if row.kind == kinds.FLOW_FORKED)
                     own = json.loads(rows[0].data)["run"]
-                    before = {row.step for row in rows if row.seq < shared and row.kind in ASKING}
+                    before = {row.step for row in rows if row.seq < shared and row.kind in kinds.ASKING}
                     again = [key for key in world.sent if key not in sent and key.startswith(own) and int(key.partition("/")[2]) in before]
                     assert not again, f"{flow_id} at {step}: sent again: {again}"
         audit(engine.store, engine.definitions.registry)

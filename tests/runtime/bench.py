@@ -23,7 +23,6 @@ from flowmetal.testing import World
 SECONDS = 30.0
 """How long a scene may take on a real clock."""
 OUTCOMES = frozenset({kinds.EFFECT_COMPLETED, kinds.EFFECT_FAILED, kinds.EFFECT_CANCELLED})
-ASKED = frozenset({kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED})
 
 
 class Bench:
@@ -126,7 +125,7 @@ class Bench:
 
     def ops(self, flow_id: str) -> list[str]:
         """What a flow asked for, step by step."""
-        return [row["op"] for row in self.rows(flow_id, *ASKED)]
+        return [row["op"] for row in self.rows(flow_id, *kinds.ASKING)]
 
     def status(self, flow_id: str) -> str:
         """A flow's status."""
@@ -136,7 +135,7 @@ class Bench:
 
     def child(self, flow_id: str, step: int) -> str:
         """The flow that a step of another began."""
-        return next(str(row["child"]) for row in self.rows(flow_id, *ASKED) if row["step"] == step)
+        return next(str(row["child"]) for row in self.rows(flow_id, *kinds.ASKING) if row["step"] == step)
 
     def token(self, flow_id: str, step: int) -> str:
         """The token of a callback."""

@@ -218,7 +218,7 @@ class Actor:
             if due is not None:
                 draft.facts["due_at"] = Instant(due).format()
         child = draft.facts.get("child")
-        if child is not None and draft.kind in (kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED):
+        if child is not None and draft.kind in kinds.ASKING:
             turn.children.setdefault(child, draft)
         turn.rows.append(self._row(process, draft))
         turn.drafts.append(draft)

@@ -76,7 +76,7 @@ def _children(rows: list[Row]) -> list[str]:
     """The flows that belong to the flow of these rows."""
     found = []
     for row in rows:
-        if row.kind in (kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED):
+        if row.kind in kinds.ASKING:
             data = json.loads(row.data)
             if "child" in data and "linked" not in data and (data["op"] == "call" or data.get("with_parent")):
                 found.append(data["child"])

@@ -18,6 +18,7 @@ from flowmetal.lang.values import ErrorValue
 from flowmetal.runtime import history, past, retried
 from flowmetal.runtime.marks import render
 from flowmetal.runtime.process import Process, loader
+from flowmetal.runtime.reexecution import SLICE
 from flowmetal.runtime.rows import Draft, plain_error, to_draft
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Row
@@ -75,7 +76,7 @@ async def failure_of(definitions: Definitions, flow_id: str, rows: list[Row]) ->
     process.paused = process.ended = False
     try:
         while process.runnable:
-            for draft in process.run(past.SLICE)[0]:
+            for draft in process.run(SLICE)[0]:
                 if draft.kind == kinds.FLOW_PAUSED and draft.error is not None:
                     return Failure(draft.error, process.outcomes, process)
             await asyncio.sleep(0)

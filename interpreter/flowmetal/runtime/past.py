@@ -20,18 +20,14 @@ from flowmetal.lang.thrown import StopAt
 from flowmetal.runtime import history, retried, snapshots
 from flowmetal.runtime.book import TAKEN
 from flowmetal.runtime.process import Process, loader
+from flowmetal.runtime.reexecution import BEYOND, SLICE
 from flowmetal.runtime.replay import is_outdated
 from flowmetal.runtime.rows import Draft, to_draft
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Row, Snapshot, Store
 
-SLICE = 20_000
-"""Transitions between two looks at whether somebody else wants the loop."""
 STRIDE = 1_000
 """The same, where each transition is made by itself."""
-BEYOND = 200_000
-"""Transitions that are computed after the last row, to come to where a flow waits. One that computes for longer is shown on its way."""
-ASKING = frozenset({kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED})
 LIFE = kinds.ENDING | {kinds.FLOW_PAUSED, kinds.FLOW_RESUMED, kinds.FLOW_RETRIED, kinds.FLOW_STEPPED}
 """Rows that say how the flow's life went on; here the machine runs to its step whatever they say."""
 
@@ -50,7 +46,7 @@ def _seq_of(flow_id: str, rows: list[Row], step: int | None) -> int:
         raise FlowNotFound(f"there is no flow {flow_id}")
     if step is None:
         return rows[-1].seq
-    asked = {row.step: row.seq for row in rows if row.kind in ASKING and row.step}
+    asked = {row.step: row.seq for row in rows if row.kind in kinds.ASKING and row.step}
     if step not in asked:
         known = f"it has steps 1 to {max(asked)}" if asked else "it has no steps"
         raise LispError(f"flow {flow_id} has no step {step}: {known}", type="value")
@@ -67,7 +63,7 @@ async def state_at(definitions: Definitions, flow_id: str, rows: list[Row], snap
     process = prepared(definitions, flow_id, rows, snapshot, step, float("inf") if pause is None else pause.get("taken", pause["seq"]))
     await _run_to(process, step, pause.get("step") if pause is not None and not pause.get("failed") else None)
     load = loader(definitions)
-    asked = next((to_draft(row, load) for row in reversed(rows) if row.step == step and row.kind in ASKING), None) if step is not None else None
+    asked = next((to_draft(row, load) for row in reversed(rows) if row.step == step and row.kind in kinds.ASKING), None) if step is not None else None
     current = process.machine.fiber if asked is not None else None
     return describe(process, _status(rows, asked), step=step, asked=asked, current=current)
 

@@ -115,7 +115,7 @@ class Process(Book):
     def record(self, drafts: list[Draft]) -> None:
         """Rows to rebuild from: what the program will ask for again, then as the book takes them."""
         for draft in drafts:
-            if draft.kind in (kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED) and draft.step != BEGIN:
+            if draft.kind in kinds.ASKING and draft.step != BEGIN:
                 assert draft.step is not None
                 self.steps_recorded[draft.step] = draft
             elif draft.kind == kinds.DEFINED:

@@ -32,7 +32,6 @@ SLICE = 20_000
 """Transitions between two looks at whether somebody else wants the loop."""
 BEYOND = 200_000
 """Transitions after the last arrival, for a flow that computes and asks for nothing."""
-ASKING = frozenset({kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED})
 
 
 class Run:
@@ -42,19 +41,19 @@ class Run:
         self.flow_id = flow_id
         drafts = [to_draft(row if known_as is None else renamed(row, flow_id, known_as), load) for row in retried.live(rows)]
         begins = max((n for n, draft in enumerate(drafts) if draft.kind == kinds.FLOW_CONTINUED), default=0)
-        before = Book()
+        book = Book()
         for draft in drafts[: begins + 1]:
-            before.note(draft)
+            book.note(draft)
+        left = list(book.pending)
+        for draft in drafts[begins + 1 :]:
+            book.note(draft)
         self.started, self.first = drafts[0], drafts[begins]
         self.rows = drafts[begins:]
-        self.steps = {draft.step: draft for draft in self.rows if draft.kind in ASKING and draft.step is not None and draft.step != BEGIN}
-        self.arrivals = [*before.pending, *(draft for draft in self.rows if draft.kind in TAKEN and draft.step != BEGIN)]
+        self.steps = {draft.step: draft for draft in self.rows if draft.kind in kinds.ASKING and draft.step is not None and draft.step != BEGIN}
+        self.arrivals = [*left, *(draft for draft in self.rows if draft.kind in TAKEN and draft.step != BEGIN)]
         self.messages = {draft.facts["message_id"]: draft for draft in drafts if draft.kind == kinds.MESSAGE_RECEIVED}
         upgraded = upgraded_to(self.rows)
         self.version: int = self.first.facts["definitions"] if upgraded is None else upgraded
-        book = Book()
-        for draft in drafts:
-            book.note(draft)
         self.let_fail = book.let_fail
         """It was paused because it had failed, and has gone on to its end."""
 
@@ -192,6 +191,13 @@ class Reexecution(Process):
             digest = request_hash(r.op, r.target, Vector.of(r.args), self.flow_id, known_as=known_as)
         if f.get("op") != r.op or f.get("hash") != digest:
             raise mismatch(known_as, recorded, asks(recorded, r))
+
+
+async def done_again(definitions: Definitions, run: Run, version: int, arrivals: Sequence[Draft]) -> Reexecution:
+    """Does a run once more under a version of the definitions, with all its outcomes, as far as these arrivals lead. Raises `:replay/mismatch`."""
+    again = Reexecution(definitions, run.flow_id, run, (draft.step for draft in run.rows))
+    await again.go(run.first, arrivals, version, max(run.steps, default=run.first.facts.get("steps", 0)) + 1)
+    return again
 
 
 def _unrecorded(process: Process, request: Request) -> Any:

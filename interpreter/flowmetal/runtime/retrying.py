@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 ONLY_LOOKS = frozenset({"timer", "sleep", "http/get", "http/head", "http/options", "sql/query", "status", "history", "flows", "state-at", "promise-status"})
 """Steps that only look or wait: where the flow's code fails of what such a step gave, it is asked again."""
-ASKED = frozenset({kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED})
 INTERRUPTED = "effect/interrupted"
 ENDS = kinds.ENDING | {kinds.FLOW_PAUSED, kinds.FLOW_RESUMED, kinds.FLOW_STEPPED, kinds.CANCEL_REQUESTED}
 """Kinds of what became of the flow after it had failed."""
@@ -84,7 +83,7 @@ async def _cause(engine: Engine, flow_id: str, rows: list[Row]) -> Taken:
     if failure is None:
         raise FlowConflict(f"flow {flow_id} was ended from outside, not by a step that failed", hint=_fork(flow_id))
     cause = _origin(failure)
-    asked = {row.step: json.loads(row.data) for row in rows if row.kind in ASKED}
+    asked = {row.step: json.loads(row.data) for row in rows if row.kind in kinds.ASKING}
     f = asked.get(cause.draft.step) if cause is not None else None  # none where it took a promise of another flow
     if cause is not None and (cause.draft.error is not None or (f is not None and f["op"] in ONLY_LOOKS)):
         cause.last = failure.taken[-1].draft.seq
@@ -120,7 +119,7 @@ def _taken_back(flow_id: str, rows: list[Row], cause: Taken) -> set[int]:
     """The rows of what the flow did after an outcome, and that of the outcome. Raises FlowConflict where something has reached the outside."""
     since = cause.draft
     after = [row for row in retried.live(rows) if row.seq > since.seq]
-    asked = [row for row in after if row.kind in ASKED and not retried.is_anew(row) and (row.step or 0) > cause.steps]
+    asked = [row for row in after if row.kind in kinds.ASKING and not retried.is_anew(row) and (row.step or 0) > cause.steps]
     if asked:
         did = ", ".join(f"{row.step} ({json.loads(row.data)['op']})" for row in asked[:5])
         raise FlowConflict(f"after the failure flow {flow_id} asked for step {did}, which cannot be taken back", hint=_fork(flow_id, since.step))

@@ -17,7 +17,7 @@ from flowmetal.lang.values import kw
 from flowmetal.runtime.history import life_row
 from flowmetal.runtime.marks import COUNTED, size
 from flowmetal.runtime.process import Process, find_program, loader, mismatch
-from flowmetal.runtime.reexecution import Reexecution, Run
+from flowmetal.runtime.reexecution import Reexecution, Run, done_again
 from flowmetal.runtime.rows import Draft
 from flowmetal.store import kinds
 
@@ -88,9 +88,8 @@ class Upgrades:
         name = run.first.facts["name"]
         if run.first.facts.get("source") is None and run.started.facts.get("source") is None:
             find_program(registry, name, version)
-        again = Reexecution(registry, run.flow_id, run, (d.step for d in run.rows if d.step is not None))
         try:
-            await again.go(run.first, _taken(run), version, max(run.steps, default=run.first.facts.get("steps", 0)) + 1)
+            again = await done_again(registry, run, version, _taken(run))
             error = again.missing() or _unlike(run, again)
         except LispError as e:
             if e.type != "replay/mismatch":

@@ -107,6 +107,9 @@ STATUS: Final[dict[str, str]] = {
 ENDED: Final = frozenset(STATUS[kind] for kind in ENDING)
 """The statuses of a flow that is over."""
 
+ASKING: Final = frozenset({EFFECT_REQUESTED, VALUE_RECORDED})
+"""Kinds by which a step is asked."""
+
 OPENING: Final = frozenset({EFFECT_REQUESTED, AWAIT})
 """Kinds that open a request: recovery finds those without a row of `CLOSING` for them."""
 

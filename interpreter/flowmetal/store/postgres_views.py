@@ -27,7 +27,7 @@ def _timestamp(text: str) -> str:
     return f"CASE WHEN {text} ~ '^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T[0-9:.]+(Z|[-+][0-9:]+)$' THEN ({text})::timestamptz END"
 
 
-_ASKED = kinds.listed(frozenset({kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED}))
+_ASKED = kinds.listed(kinds.ASKING)
 _DONE = kinds.listed(frozenset({kinds.EFFECT_COMPLETED, kinds.EFFECT_FAILED}))
 _ATTEMPTS = kinds.listed(frozenset({kinds.ATTEMPT_STARTED, kinds.ATTEMPT_FAILED}))
 _STEPS = f"{_ASKED}, {_DONE}, {_ATTEMPTS}, '{kinds.EFFECT_CANCELLED}', '{kinds.FLOW_RETRIED}'"

@@ -18,7 +18,7 @@ from typing import Final
 from flowmetal.store import kinds, schema
 from flowmetal.store.disk import quoted
 
-_ASKED = kinds.listed(frozenset({kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED}))
+_ASKED = kinds.listed(kinds.ASKING)
 _OUTCOMES = kinds.listed(frozenset({kinds.EFFECT_COMPLETED, kinds.EFFECT_FAILED, kinds.EFFECT_CANCELLED}))
 _ATTEMPTS = kinds.listed(frozenset({kinds.ATTEMPT_STARTED, kinds.ATTEMPT_FAILED}))
 _STATUS = kinds.listed(kinds.STATUS)

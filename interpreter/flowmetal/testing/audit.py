@@ -19,7 +19,6 @@ from flowmetal.runtime.rows import to_draft
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Row, Store
 
-ASKING = (kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED)
 OUTCOMES = (kinds.EFFECT_COMPLETED, kinds.EFFECT_FAILED)
 
 
@@ -45,7 +44,7 @@ def _check_order(flow_id: str, rows: list[Row]) -> None:
 
 
 def _check_steps(flow_id: str, rows: list[Row]) -> None:
-    asked = Counter(row.step for row in rows if row.kind in ASKING and row.step is not None and not retried.is_anew(row))
+    asked = Counter(row.step for row in rows if row.kind in kinds.ASKING and row.step is not None and not retried.is_anew(row))
     assert all(n == 1 for n in asked.values()), f"{flow_id}: steps asked twice: {asked}"
     first = json.loads(rows[0].data).get("steps", 0) + 1  # a fork of a later run goes on counting
     assert sorted(s for s in asked if s) == list(range(first, len([s for s in asked if s]) + first)), f"{flow_id}: steps have gaps: {sorted(asked)}"

@@ -230,7 +230,7 @@ def _steps(store: Store, flow_id: str) -> list[tuple[Any, ...]]:
     came: dict[Any, tuple[Any, ...]] = {}
     for row in store.rows(flow_id):
         data = json.loads(row.data)
-        if row.kind in (kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED):
+        if row.kind in kinds.ASKING:
             asked[row.step] = data["op"]
         elif row.kind in (kinds.EFFECT_COMPLETED, kinds.EFFECT_FAILED, kinds.EFFECT_CANCELLED):
             result = data.get("result") if asked.get(row.step) not in UNLIKE else None

@@ -312,7 +312,7 @@ def outcomes_of(drafts: list[Draft], operation: str) -> Vector:
         step = draft.step
         if step is None:
             continue
-        if draft.kind in (kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED) and operation in _names(draft):
+        if draft.kind in kinds.ASKING and operation in _names(draft):
             found[step] = EMPTY_MAP
         if step in found and draft.kind in (kinds.EFFECT_COMPLETED, kinds.VALUE_RECORDED):
             found[step] = Map.of([(kw("value"), draft.values.get("result"))])

@@ -19,7 +19,7 @@ from flowmetal.lang.printer import pr_str
 from flowmetal.runtime import flowlog, history, lines
 from flowmetal.runtime.definitions_log import DefinitionsLog
 from flowmetal.runtime.process import find_program, loader
-from flowmetal.runtime.reexecution import Reexecution, Run
+from flowmetal.runtime.reexecution import Reexecution, Run, done_again
 from flowmetal.runtime.rows import Draft
 from flowmetal.store import kinds
 from flowmetal.store.memory import MemoryStore
@@ -75,10 +75,9 @@ async def _again(definitions: DefinitionsLog, flow_id: str, name: str, rows: lis
     registry, version = definitions.registry, definitions.version
     run = Run(flow_id, rows, loader(registry))
     difference = None
-    again = Reexecution(registry, flow_id, run, (draft.step for draft in run.rows if draft.step is not None))
     try:
         find_program(registry, run.first.facts["name"], version)
-        await again.go(run.first, run.arrivals, version, max(run.steps, default=run.first.facts.get("steps", 0)) + 1)
+        again = await done_again(registry, run, version, run.arrivals)
         missing = again.missing()
         difference = missing.message if missing is not None else _unlike(run, again)
     except FlowmetalError as error:

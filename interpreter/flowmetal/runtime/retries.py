@@ -11,9 +11,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import tenacity
-from tenacity import wait
-
 from flowmetal.errors import LispError
 from flowmetal.lang.persistent import List, Map, Set, Vector
 from flowmetal.lang.values import Duration, Keyword, kw
@@ -39,7 +36,11 @@ class RetryPolicy:
 
     def delay(self, attempt: int) -> float:
         """Seconds to wait after the failure of attempt number `attempt` (from 1)."""
-        state = _after(attempt)
+        import tenacity  # at the first failure only: a host that was killed is there again that much sooner
+        from tenacity import wait
+
+        state = tenacity.RetryCallState(retry_object=tenacity.AsyncRetrying(), fn=None, args=(), kwargs={})
+        state.attempt_number = attempt
         base = wait.wait_exponential(multiplier=self.initial, exp_base=self.backoff, max=self.max)(state)
         spread = self.jitter.micros / 1e6 if isinstance(self.jitter, Duration) else base * self.jitter
         return base + wait.wait_random(0, spread)(state)
@@ -86,13 +87,6 @@ def seconds(value: Any, name: str, default: float) -> float:
     if result < 0:
         raise LispError(f"{name} must not be negative", type="value")
     return result
-
-
-def _after(attempt: int) -> tenacity.RetryCallState:
-    """The state that tenacity's wait classes ask for their attempt number."""
-    state = tenacity.RetryCallState(retry_object=tenacity.AsyncRetrying(), fn=None, args=(), kwargs={})
-    state.attempt_number = attempt
-    return state
 
 
 def _refuse_unknown_keys(value: Map) -> None:

@@ -14,6 +14,7 @@ from lossy_link import LossyLink
 from postgres_server import Server
 
 from flowmetal.store import postgres_session
+from flowmetal.store.postgres_pool import Pool
 from flowmetal.store.postgres_session import hosts, token
 from flowmetal.store.postgres_store import PostgresStore
 from flowmetal.store.protocol import Commit, CommitResult, Row, Snapshot, StoreConflict, StoreError
@@ -308,3 +309,10 @@ def test_a_server_that_stays_away_fails_what_is_asked_and_is_used_again_when_it_
     assert store.query("SELECT count(*) FROM events").rows == [(1,)]
     assert commit(store, row("a", "log"), expect={"a": 1})[0].pos == 2
     store.close()
+
+
+def test_a_long_answer_is_planned_to_be_read_whole(url: str) -> None:
+    """PostgreSQL plans a cursor for its first tenth, which takes ten times as long for all open requests of a large store."""
+    pool = Pool(url)
+    assert list(pool.stream("SELECT current_setting('cursor_tuple_fraction')", ())) == [("1",)]
+    pool.close()

@@ -50,6 +50,7 @@ class Pool:
         connection, as_reader = self._take(fresh=True)
         try:
             connection.execute("BEGIN READ ONLY")
+            connection.execute("SET LOCAL cursor_tuple_fraction = 1")  # all of it is read: the plan whose first row comes soonest is not the fastest
             connection.execute(f"DECLARE fm_stream NO SCROLL CURSOR FOR {sql}", params)
             while chunk := connection.execute(f"FETCH FORWARD {CHUNK} FROM fm_stream").fetchall():
                 yield from chunk

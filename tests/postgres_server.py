@@ -97,6 +97,13 @@ class Server:
         PostgresStore(url).close()
         return url
 
+    def copy(self, url: str, empty: str) -> None:
+        """What is in one database, as `pg_dump` sees it, into another that has nothing in it."""
+        dump = self.folder / "dump.sql"
+        self._run("pg_dump", "-d", url, "-f", str(dump))
+        self._run("psql", "-q", "-v", "ON_ERROR_STOP=1", "-d", empty, "-f", str(dump))
+        dump.unlink()
+
     def give_back(self, url: str) -> None:
         """The database is empty again, and may be had by the next test."""
         with psycopg.connect(url, autocommit=True) as connection:

@@ -7,8 +7,9 @@ import json
 import pytest
 from bench import Bench, scene
 
-from flowmetal.errors import FlowConflict
+from flowmetal.errors import FlowConflict, FlowNotFound
 from flowmetal.runtime.connector import Call, Failed
+from flowmetal.runtime.control import Make
 from flowmetal.store import kinds
 from flowmetal.testing.audit import audit
 
@@ -408,3 +409,19 @@ async def test_a_flow_of_a_queue_that_was_paused_where_it_failed_keeps_its_place
     await b.engine.send("a", "over")
     await b.settle()
     assert next(row.kind for row in b.store.rows("b") if row.step == 1) == kinds.EFFECT_REQUESTED
+
+
+@scene
+async def test_a_retry_that_comes_to_nothing_leaves_no_place_in_a_queue(b: Bench) -> None:
+    Broken(b, "ship")
+    await b.load(SHOP + '(defflow leaf [] (ship 1)) (defflow main [] (queue :q {:concurrency 1}) (start-with {:queue :q :id "a"} leaf) :begun)')
+    await b.result(await b.start("main"))
+
+    async def gone(flow_id: str, make: Make) -> None:
+        raise FlowNotFound(flow_id)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(b.engine, "deliver", gone)
+        with pytest.raises(FlowNotFound):
+            await b.engine.control("a", "retry")
+    assert b.engine.queues.flows == {}

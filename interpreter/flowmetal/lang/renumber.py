@@ -1,4 +1,4 @@
-"""Versions of definitions in stored documents: which there are, and other numbers in their place.
+"""Versions of definitions and owners in stored documents: which there are, and others in their place.
 
 In: a document, as `codec` describes it. Out: the numbers, or the document with others. The one rule: nothing is built or run; what is
 no document is `Damaged`.
@@ -15,6 +15,8 @@ from flowmetal.lang.encoding import FORMAT
 
 _PLACES: Final = {"fn": 3, "root": 2, "sm": 2, "ss": 2}
 """Where in a node the version stands."""
+_OWNERS: Final = {"h": 1, "p": 2, "cb": 2}
+"""Where in a node the flow stands to which a handle, a promise or a callback belongs."""
 
 
 def versions_in(text: str) -> set[int]:
@@ -49,6 +51,16 @@ def _versioned(nodes: list[Any]) -> Iterator[tuple[list[Any], int]]:
         place = _PLACES.get(bare[0]) if isinstance(bare[0], str) else None
         if place is not None and len(bare) > place and type(bare[place]) is int:
             yield bare, place
+
+
+def known_otherwise(text: str, flow_id: str, known_as: str) -> str:
+    """The document with the handles and promises of a flow as those of another."""
+    document = _nodes(text)
+    for node in document[2]:
+        place = _OWNERS.get(node[0])
+        if place is not None and node[place] == flow_id:
+            node[place] = known_as
+    return json.dumps(document, separators=(",", ":"))
 
 
 def shared_in(text: str) -> set[str]:

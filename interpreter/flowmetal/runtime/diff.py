@@ -25,7 +25,7 @@ def _place(state: State) -> dict[str, Any]:
 
 def _gone(state: State, other: State) -> list[Any]:
     """The promises that are open in one state and not in the other."""
-    there = [(p["promise"], p["flow"]) for p in other["promises"]]
+    there = {(p["promise"], p["flow"]) for p in other["promises"]}
     return [p for p in state["promises"] if (p["promise"], p["flow"]) not in there]
 
 

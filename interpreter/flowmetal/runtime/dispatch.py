@@ -336,11 +336,9 @@ class Dispatcher:
         f, options = request.facts, request.values.get("options") or EMPTY_MAP
         call = f["op"] == "call"
         related = process.flow_id if call or f.get("with_parent") else None
-        queue = queue_name(options.get(kw("queue")))
-        if related is not None and self.engine.queues.flows.get(process.flow_id) == queue:
-            queue = None  # it shares the place of its parent
-        parent_step = request.step if call else None
-        facts = {"parent": related, "parent_step": parent_step, "by": process.flow_id, **terms(options), "queue": queue}
+        facts = {"parent": related, "parent_step": request.step if call else None, "by": process.flow_id, **terms(options)}
+        if related is not None and self.engine.queues.flows.get(process.flow_id) == facts["queue"]:
+            facts["queue"] = None  # it shares the place of its parent
         args = leaving(process, request.values["args"])
         started = self.engine.started(f["target"], "child" if call else "flow", args, f["definitions"], **facts)
         started.seq = 1
@@ -360,7 +358,7 @@ _AFTER = {
 def terms(options: Map) -> dict[str, Any]:
     """What `start-with` says of a flow as a whole, as facts of its first row."""
     limit, failure = options.get(kw("timeout")), options.get(kw("on-failure"))
-    facts: dict[str, Any] = {"tags": to_plain(options.get(kw("tags")))[0], "queue": queue_name(options.get(kw("queue")))}
+    facts: dict[str, Any] = {"tags": to_plain(options.get(kw("tags")))[0], "queue": queue_name(options)}
     if limit is not None:
         facts["timeout"] = limit.micros
     return facts if failure is None else {**facts, "on_failure": failure.name}

@@ -33,8 +33,6 @@ class Taken:
     marks: Counter[str]
     """How much of each kind of mark in its rows it had not come to yet."""
     withdrawn: frozenset[int]
-    last: int = 0
-    """The last outcome that was taken before the flow failed: what failed later is asked again as well."""
 
 
 @dataclass(slots=True)
@@ -54,6 +52,7 @@ class _Watched(Process):
         self.hold = True
         self.outcomes: list[Taken] = []
         self.withdrawn: set[int] = set()
+        self._before: tuple[int, Counter[str], frozenset[int]] = 0, Counter(), frozenset()
 
     def _take(self, draft: Draft) -> None:
         outbox, self.machine.outbox = self.machine.outbox, []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -76,19 +77,21 @@ class Lease:
     """Nobody waits for the answer any more: it is recorded, and changes nothing."""
 
 
-class Leases:
+class Leases(ABC):
     """The open foreign calls of an engine that are at work somewhere."""
 
-    def __init__(self, engine: Engine, offer: Callable[[Task, int], None]) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._offer = offer
-        """Called with a call that may be leased again, and from when on."""
         self.open: dict[Step, Task] = {}
         """Every open call, leased or not."""
         self.leases: dict[str, Lease] = {}
         self._mine = ""
         """What tells the leases of this engine from those of one before it."""
         self._numbers = itertools.count(1)
+
+    @abstractmethod
+    def offer(self, task: Task, when: int) -> None:
+        """A call may be leased again, from a time on."""
 
     # Leases
 
@@ -140,7 +143,7 @@ class Leases:
         else:
             self.put(task.flow_id, task.step, Draft(kinds.LEASE_EXPIRED, task.step, None, {"attempt": task.attempt, "task": lease.id}))
             task.lapsed = True
-            self._offer(task, 0)
+            self.offer(task, 0)
 
     async def _out_of_time(self, lease: Lease, error: ErrorValue) -> None:
         with contextlib.suppress(LeaseLost):  # the step is over for another reason
@@ -195,7 +198,7 @@ class Leases:
         if (task.flow_id, task.step) in self.open:
             task.attempt += 1
             task.lease = None
-            self._offer(task, next_at)
+            self.offer(task, next_at)
 
     async def _deliver(self, lease: Lease, draft: Draft) -> None:
         """Writes an answer down: late for a call that was withdrawn it is recorded; for one that is over for another reason it is lost."""

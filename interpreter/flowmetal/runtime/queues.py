@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 from flowmetal.errors import LispError
 from flowmetal.lang.persistent import EMPTY_MAP, Map, Vector
 from flowmetal.lang.printer import pr_str
-from flowmetal.lang.values import Duration, Instant, Keyword, Symbol, kw
+from flowmetal.lang.values import Duration, Instant, kw
 from flowmetal.runtime.book import BEGIN
 from flowmetal.runtime.history import life_row
 from flowmetal.runtime.process import Process, loader
-from flowmetal.runtime.rows import Draft, to_draft, to_row
+from flowmetal.runtime.rows import Draft, plain_name, to_draft, to_row
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Commit, Duplicate, Row
 
@@ -353,9 +353,10 @@ def parse(name: str, options: Map) -> tuple[int | None, tuple[int, int] | None, 
     raise LispError(f'the :rate of the queue {name} must be [count duration] such as [10 #dur "1m"], but is {pr_str(rate)}', type="value")
 
 
-def queue_name(x: Any) -> str | None:
-    """The name of a queue that an option gives; None without one."""
-    return x if x is None or isinstance(x, str) else x.text.lstrip(":") if isinstance(x, (Keyword, Symbol)) else str(x)
+def queue_name(options: Map) -> str | None:
+    """The name of the queue that options give; None without one."""
+    given = options.get(kw("queue"))
+    return None if given is None else plain_name(given)
 
 
 def call_options(draft: Draft) -> Map:
@@ -370,7 +371,7 @@ def asked_queue(draft: Draft) -> tuple[str | None, int]:
     """The queue that a call is to be sent in, and its priority there."""
     options = call_options(draft)
     priority = options.get(kw("priority"))
-    return queue_name(options.get(kw("queue"))), priority if type(priority) is int else 0
+    return queue_name(options), priority if type(priority) is int else 0
 
 
 def shortened(draft: Draft, now: int) -> Draft:

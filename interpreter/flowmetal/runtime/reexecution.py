@@ -18,6 +18,7 @@ from flowmetal.errors import LispError
 from flowmetal.lang.codec import CodeLoader
 from flowmetal.lang.definitions import Definitions
 from flowmetal.lang.persistent import Vector
+from flowmetal.lang.renumber import known_otherwise
 from flowmetal.lang.requests import Request
 from flowmetal.lang.thrown import StopAt
 from flowmetal.runtime import marks, retried
@@ -68,15 +69,7 @@ def renamed(row: Row, flow_id: str, known_as: str) -> Row:
         row = replace(row, data=json.dumps({**json.loads(row.data), "flow": known_as}))
     if row.exact is None or flow_id not in row.exact:
         return row
-    values = json.loads(row.exact)
-    for name, text in values.items():
-        document = json.loads(text)
-        for node in document[2]:
-            place = {"h": 1, "p": 2, "cb": 2}.get(node[0])
-            if place is not None and node[place] == flow_id:
-                node[place] = known_as
-        values[name] = json.dumps(document, separators=(",", ":"))
-    return replace(row, exact=json.dumps(values))
+    return replace(row, exact=json.dumps({name: known_otherwise(text, flow_id, known_as) for name, text in json.loads(row.exact).items()}))
 
 
 class Reexecution(Process):

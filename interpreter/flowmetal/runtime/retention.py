@@ -82,19 +82,18 @@ class Retention:
 
         What streams need no longer goes, too. Raises StoreError for a store without an archive, SqlRefused.
         """
-        store, call = self._files(), self.engine.writer.call
+        store, call, now = self._files(), self.engine.writer.call, self.engine.clock.now()
+        before = now + 1 if older_than is None else now - older_than
         count = 0
         if where is not None:
-            limit = "" if older_than is None else f" AND finished_at < make_timestamptz({self.engine.clock.now() - older_than})"
+            limit = "" if older_than is None else f" AND finished_at < make_timestamptz({before})"
             chosen = (await self.engine.sql(f"SELECT flow_id FROM flows WHERE finished_at IS NOT NULL{limit} AND ({where})")).rows
             for i in range(0, len(chosen), BATCH):
                 count += await self._archive(store, [flow_id for (flow_id,) in chosen[i : i + BATCH]], by)
         else:
-            before = self.engine.clock.now() - (older_than or 0) + (older_than is None)
             while flows := await call(store.ended_before, before, BATCH):
                 count += await self._archive(store, flows, by)
-        if where is None:
-            await self._archive_runs(store, self.engine.clock.now() - (older_than or 0) + (older_than is None), by)
+            await self._archive_runs(store, before, by)
         await self._prune(older_than, by)
         await call(store.give_back)
         return count

@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from flowmetal.errors import FlowConflict, FlowmetalError
+from flowmetal.errors import FlowConflict, FlowmetalError, StoreError
 from flowmetal.lang.equality import equal
 from flowmetal.lang.values import ErrorValue
 from flowmetal.runtime import history, retried
@@ -47,10 +47,10 @@ async def retry(engine: Engine, flow_id: str, reason: str | None, by: str, key: 
     while True:
         rows: list[Row] = await engine.writer.call(engine.store.rows, flow_id)
         _check_failed(flow_id, rows)
-        cause = await _cause(engine, flow_id, rows)
-        back = _taken_back(flow_id, rows, cause)
-        queue = json.loads(rows[0].data).get("queue")
-        if queue is not None and rows[-1].kind in kinds.ENDING:
+        cause, last = await _cause(engine, flow_id, rows)
+        back = _taken_back(flow_id, rows, cause, last)
+        queue = json.loads(rows[0].data).get("queue") if rows[-1].kind in kinds.ENDING else None
+        if queue is not None:
             engine.queues.flows[flow_id] = queue  # resumed, it has its place again
         facts = {"back": sorted(back), "reason": reason, "by": by or None}
         made = Draft(kinds.FLOW_RETRIED, cause.draft.step, None, facts, key=key)
@@ -58,6 +58,10 @@ async def retry(engine: Engine, flow_id: str, reason: str | None, by: str, key: 
             await engine.deliver(flow_id, lambda process, rows=rows, cause=cause, made=made: _again(engine, process, rows, cause, made))  # type: ignore[misc]
         except _Moved:
             continue
+        except FlowmetalError as error:
+            if queue is not None and not isinstance(error, StoreError):  # then the row may be on disk: recovery sees to the place
+                engine.queues.flows.pop(flow_id, None)
+            raise
         return
 
 
@@ -75,8 +79,8 @@ def _check_failed(flow_id: str, rows: list[Row]) -> None:
         raise FlowConflict(f"flow {flow_id} was called by {parent}, which has been told that it failed", hint=f"retry that: flowmetal retry {parent}")
 
 
-async def _cause(engine: Engine, flow_id: str, rows: list[Row]) -> Taken:
-    """The outcome that the flow failed of, and may be asked again."""
+async def _cause(engine: Engine, flow_id: str, rows: list[Row]) -> tuple[Taken, int]:
+    """The outcome that the flow failed of, and may be asked again; and the row of the last that was taken before: what failed later is asked again as well."""
     failure = await failure_of(engine.definitions.registry, flow_id, rows)
     if failure is None and rows[-1].kind not in kinds.ENDING:
         raise FlowConflict(f"flow {flow_id} does not fail any more with the definitions that it has now", hint=f"it goes on with: flowmetal resume {flow_id}")
@@ -86,8 +90,7 @@ async def _cause(engine: Engine, flow_id: str, rows: list[Row]) -> Taken:
     asked = {row.step: json.loads(row.data) for row in rows if row.kind in kinds.ASKING}
     f = asked.get(cause.draft.step) if cause is not None else None  # none where it took a promise of another flow
     if cause is not None and (cause.draft.error is not None or (f is not None and f["op"] in ONLY_LOOKS)):
-        cause.last = failure.taken[-1].draft.seq
-        return cause
+        return cause, failure.taken[-1].draft.seq
     where, after = "", ""
     if failure.error.span is not None:
         where = f" at {failure.error.span}"
@@ -115,7 +118,7 @@ def _comes_from(error: Any, origin: ErrorValue) -> bool:
     return False
 
 
-def _taken_back(flow_id: str, rows: list[Row], cause: Taken) -> set[int]:
+def _taken_back(flow_id: str, rows: list[Row], cause: Taken, last: int) -> set[int]:
     """The rows of what the flow did after an outcome, and that of the outcome. Raises FlowConflict where something has reached the outside."""
     since = cause.draft
     after = [row for row in retried.live(rows) if row.seq > since.seq]
@@ -124,7 +127,7 @@ def _taken_back(flow_id: str, rows: list[Row], cause: Taken) -> set[int]:
         did = ", ".join(f"{row.step} ({json.loads(row.data)['op']})" for row in asked[:5])
         raise FlowConflict(f"after the failure flow {flow_id} asked for step {did}, which cannot be taken back", hint=_fork(flow_id, since.step))
     back = [row for row in after if row.kind in ENDS or (row.kind == kinds.EFFECT_CANCELLED and row.step not in cause.withdrawn)]
-    back += [row for row in after if row.kind == kinds.EFFECT_FAILED and row.seq > cause.last and json.loads(row.data)["error"]["type"] != INTERRUPTED]
+    back += [row for row in after if row.kind == kinds.EFFECT_FAILED and row.seq > last and json.loads(row.data)["error"]["type"] != INTERRUPTED]
     calls = {row.step for row in rows if row.kind == kinds.EFFECT_REQUESTED and json.loads(row.data)["op"] == "call"}
     marks = [row for row in reversed(after) if row.kind in marks_.COUNTED - kinds.ENDING and not retried.is_anew(row)]
     left = Counter(cause.marks)

@@ -15,7 +15,7 @@ from typing import Any
 from flowmetal.errors import LispError
 from flowmetal.lang import codec
 from flowmetal.lang.plain import from_plain, to_plain
-from flowmetal.lang.values import ErrorValue, kw
+from flowmetal.lang.values import ErrorValue, Keyword, Symbol, kw
 from flowmetal.store.protocol import Row
 
 _json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -126,3 +126,8 @@ def request_hash(op: str, target: str, args: Any, flow_id: str, *, known_as: str
     if known_as is not None:
         text = text.replace(flow_id, known_as)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def plain_name(x: Any) -> str:
+    """The name that an option gives as a keyword, a symbol or a string."""
+    return x.text if isinstance(x, (Keyword, Symbol)) else str(x)

@@ -25,10 +25,10 @@ from flowmetal.lang.persistent import Map, Vector
 from flowmetal.lang.plain import to_plain
 from flowmetal.lang.printer import pr_str
 from flowmetal.lang.secrets import Secret
-from flowmetal.lang.values import Duration, ErrorValue, Instant, Keyword, Symbol, kw
+from flowmetal.lang.values import Duration, ErrorValue, Instant, kw
 from flowmetal.runtime.connector import Call, Completed, Failed
 from flowmetal.runtime.process import loader
-from flowmetal.runtime.rows import Draft, to_draft, to_row
+from flowmetal.runtime.rows import Draft, plain_name, to_draft, to_row
 from flowmetal.runtime.topics import check_name
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Commit, Duplicate, Row, Store
@@ -76,7 +76,7 @@ class Source:
     def topic(self) -> str:
         """Where its rows are published."""
         given = self.options.get(kw("topic"))
-        return self.name if given is None else given.text.lstrip(":") if isinstance(given, (Keyword, Symbol)) else str(given)
+        return self.name if given is None else plain_name(given)
 
     @property
     def every(self) -> int:
@@ -99,7 +99,7 @@ class Source:
         """What makes a row the same event as another: the columns of `:key`, else all of it."""
         given = self.options.get(kw("key"))
         names = [] if given is None else list(given) if isinstance(given, Vector) else [given]
-        values = [row.get(kw(_text(name))) for name in names] if names else row
+        values = [row.get(kw(plain_name(name))) for name in names] if names else row
         text = json.dumps(to_plain(Vector.of(values) if names else row)[0], sort_keys=True)
         short = text if len(text) <= 100 else hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         return f"{self.topic}\nsource/{self.name}/{short}"
@@ -219,7 +219,7 @@ class Sources:
         began = self.engine.clock.now()
         at, more = source.safe, True
         while more:
-            rows = await self._ask(source, "source/read", _text(source.options.get(kw("sql"))), source.column, at, self._most(source) + 1)
+            rows = await self._ask(source, "source/read", plain_name(source.options.get(kw("sql"))), source.column, at, self._most(source) + 1)
             more = len(rows) > self._most(source)
             if source.column is not None and rows:
                 rows, at = _page(source, rows, more=more)
@@ -321,16 +321,12 @@ def _beyond(a: Any, b: Any) -> bool:
         return not equal(a, b)
 
 
-def _text(x: Any) -> str:
-    return x.name if isinstance(x, Keyword) else str(x)
-
-
 def column_of(options: Map) -> str | None:
     """The column whose greatest value is the cursor: `:column`, else the one that `:sql` compares with `:cursor`."""
     sql = str(options.get(kw("sql")))
     given = options.get(kw("column"))
     if given is not None:
-        return _text(given)
+        return plain_name(given)
     found = _COMPARED.search(sql)
     return found[1] if found is not None else None
 
@@ -356,4 +352,4 @@ def check_options(options: Map) -> None:
         raise LispError("the :done of defsource must be a statement, such as DELETE FROM outbox WHERE id = :id", type="value")
     topic = options.get(kw("topic"))
     if topic is not None:
-        check_name(topic.text.lstrip(":") if isinstance(topic, (Keyword, Symbol)) else str(topic))
+        check_name(plain_name(topic))

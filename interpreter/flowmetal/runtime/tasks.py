@@ -49,7 +49,7 @@ class Tasks(Leases):
     ops = frozenset({"foreign"})
 
     def __init__(self, engine: Engine) -> None:
-        super().__init__(engine, self._offer_at)
+        super().__init__(engine)
         self.ready: dict[str, dict[Step, Task]] = {}
         """What may be leased now, by function, the oldest first."""
         self.pollers: list[Poller] = []
@@ -81,7 +81,7 @@ class Tasks(Leases):
             return
         self.open[flow_id, step] = task
         if last is not None:
-            self._offer_at(task, Instant.parse(last.facts["next_at"]).micros)
+            self.offer(task, Instant.parse(last.facts["next_at"]).micros)
         else:
             self._offer_now(task)
 
@@ -147,7 +147,8 @@ class Tasks(Leases):
                 poller.event.set()
                 return
 
-    def _offer_at(self, task: Task, when: int) -> None:
+    def offer(self, task: Task, when: int) -> None:
+        """Offers a call from a time on."""
         if when <= self.engine.clock.now():
             self._offer_now(task)
         else:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from documents import PAGES, ROOT, Block, blocks, codes, forms, name_of, tables
+from postgres_server import Server
 
 import flowmetal
 from flowmetal.client.host_file import lock_holder
@@ -156,6 +157,17 @@ def test_sql_in_a_page_is_a_query(block: Block) -> None:
     store = MemoryStore()
     assert store.query(block.text).columns
     store.close()
+
+
+@pytest.mark.parametrize("block", blocks("sql", ROOT / "docs" / "team.md"), ids=str)
+def test_sql_of_the_page_for_teams_is_a_query_in_postgresql_too(block: Block, postgres: Server) -> None:
+    from flowmetal.store.postgres_store import PostgresStore
+
+    url = postgres.store()
+    store = PostgresStore(url)
+    assert store.query(block.text).columns
+    store.close()
+    postgres.give_back(url)
 
 
 def test_the_first_flow_is_the_example() -> None:

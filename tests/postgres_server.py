@@ -64,6 +64,18 @@ class Server:
         """Ends it: `fast` in order, `immediate` as a crash would."""
         self._run("pg_ctl", "-D", str(self.data), "-w", "-t", "60", "-m", mode, "stop")
 
+    def configure(self, **settings: str) -> None:
+        """Starts it anew with these settings."""
+        if (self.data / "postmaster.pid").exists():
+            self.stop()
+        with (self.data / "postgresql.conf").open("a") as file:
+            file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+        self.start()
+
+    def base_backup(self, folder: Path) -> None:
+        """Copies it as it runs: with the archive's later WAL, any moment since can be had."""
+        self._run("pg_basebackup", "-h", str(self.folder), "-U", USER, "-D", str(folder), "-X", "stream", "-c", "fast", "--no-sync")
+
     def remove(self) -> None:
         """Ends it, and takes away its folder."""
         self.stop("immediate")

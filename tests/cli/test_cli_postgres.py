@@ -9,7 +9,7 @@ import pytest
 from command_line import Cli, Done
 from forks import Forks
 from postgres_server import Server
-from processes import end_host
+from processes import end_host, store_at
 
 from flowmetal.client.host_file import lock_holder
 from flowmetal.client.store_url import resolve
@@ -51,3 +51,22 @@ def test_a_day_of_a_store_in_postgresql(there: Cli) -> None:
     assert run("result", "w").json() == {"x": 1}
     assert run("stop").code == 0 and lock_holder(there.store) is None
     assert "nobody serves postgresql://postgres@/" in run("stop").err
+
+
+def test_flows_move_to_a_file_and_back(there: Cli) -> None:
+    file = ("--store", "elsewhere.duckdb")
+    there.ok("load", "orders.flow")
+    over, waits = there.ok("start", "main", "4").out.strip(), there.ok("start", "waits").out.strip()
+    there.ok("result", over)
+    try:
+        assert {f"{over} exported", f"{waits} moved"} <= set(there.ok("export", over, waits, "-o", "there.flowlog").out.splitlines())
+        assert there("send", waits, "1").code == 2 and ":flow/moved" in there("result", waits).err
+        there.ok("import", "there.flowlog", *file)
+        assert there.ok("result", over, *file).json() == {"twice": 8}
+        assert there.ok("export", waits, "-o", "back.flowlog", *file).out == f"{waits} moved\n"
+        there.ok("import", "back.flowlog")
+        there.ok("send", waits, '"here"')
+        assert there.ok("result", waits).json() == "here"
+        assert ":flow/moved" in there("result", waits, *file).err
+    finally:
+        end_host(store_at(there.folder / "elsewhere.duckdb"))

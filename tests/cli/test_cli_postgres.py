@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from command_line import Cli, Done
 from forks import Forks
 from postgres_server import Server
 from processes import end_host, store_at
+from test_cli_serve import listening
 
 from flowmetal.client.host_file import lock_holder
 from flowmetal.client.store_url import resolve
@@ -70,3 +73,29 @@ def test_flows_move_to_a_file_and_back(there: Cli) -> None:
         assert ":flow/moved" in there("result", waits, *file).err
     finally:
         end_host(store_at(there.folder / "elsewhere.duckdb"))
+
+
+def test_who_stands_by_takes_the_place_of_one_that_hangs(there: Cli) -> None:
+    with there.popen("serve", "--port", "0") as first:
+        listening(first)
+        there.ok("load", "orders.flow")
+        there.ok("start", "waits", "--id", "w")
+        with there.popen("serve", "--port", "0", "--standby") as second:
+            try:
+                assert second.stderr is not None and "standing by: " in second.stderr.readline()
+                first.send_signal(signal.SIGSTOP)
+                with psycopg.connect(there.store.url, autocommit=True) as raw:  # as if the time of its lease were over
+                    raw.execute("UPDATE fm.interpreters SET until = now() - interval '1 second'")
+                listening(second)
+                there.ok("send", "w", "7")
+                assert there.ok("result", "w").out == "7\n"
+                first.send_signal(signal.SIGCONT)
+                out, err = first.communicate(timeout=60)
+                assert first.returncode != 0 and not out
+                assert err.startswith("error: ") and "taken over by another interpreter" in err, err
+                assert there.host_pid() == second.pid
+                second.terminate()
+                assert second.wait(60) == 0
+            finally:
+                first.kill()
+                second.kill()

@@ -102,8 +102,8 @@ def test_a_host_goes_on_through_a_restart_of_the_server(store: StoreUrl, postgre
 def test_a_host_on_another_machine_is_named(store: StoreUrl) -> None:
     said = {"pid": 7, "url": "http://127.0.0.1:9", "token": "t", "version": "1", "started_at": "", "machine": f"not-{socket.gethostname()}"}
     with psycopg.connect(store.url, autocommit=True) as raw:
-        raw.execute("SELECT pg_advisory_lock(17997, 2)")
-        sql = "INSERT INTO fm.interpreters (id, fence, commits, backend, host) VALUES ('x', 1, 0, pg_backend_pid(), %s)"
+        sql = """INSERT INTO fm.interpreters (id, fence, commits, until, backend, backend_start, host)
+            SELECT 'x', 1, 0, now() + interval '1 hour', pid, backend_start, %s FROM pg_stat_activity WHERE pid = pg_backend_pid()"""
         raw.execute(sql, (json.dumps(said),))
         with pytest.raises(StoreError, match="hosted by process 7 on not-") as caught:
             asyncio.run(connect(store))

@@ -14,6 +14,7 @@ from lossy_link import LossyLink
 from postgres_server import Server
 
 from flowmetal.store import postgres_session
+from flowmetal.store.postgres_commit import begin
 from flowmetal.store.postgres_pool import Pool
 from flowmetal.store.postgres_session import hosts, token
 from flowmetal.store.postgres_store import PostgresStore
@@ -205,6 +206,65 @@ def test_who_was_taken_over_writes_nothing_more(url: str, postgres: Server) -> N
     commit(second, row("a", "log"), expect={"a": 1})
     first.close()
     second.close()
+
+
+def run_out(url: str) -> None:
+    """Nothing was heard of the interpreter for longer than its lease."""
+    with psycopg.connect(url, autocommit=True) as raw:
+        assert raw.execute("UPDATE fm.interpreters SET until = now() - interval '1 second'").rowcount == 1
+
+
+def test_who_hangs_for_longer_than_its_lease_loses_the_store_to_whoever_comes(url: str) -> None:
+    told: list[bool] = []
+    hanging = PostgresStore(url, on_taken=lambda: told.append(True))
+    commit(hanging, started("a"))
+    refused(url, "has an interpreter already", "store/locked")
+    run_out(url)
+    assert hosts(url)[0] is False
+    second = PostgresStore(url)
+    assert second.last_seq("a") == 1
+    (outcome,) = hanging.commit_group([Commit([row("a", "log")], {"a": 1})])
+    assert isinstance(outcome, StoreError) and outcome.type == "store/locked" and "taken over" in outcome.message
+    with pytest.raises(StoreError, match="taken over"):
+        hanging.renew()
+    assert told
+    commit(second, row("a", "log"), expect={"a": 1})
+    hanging.close()
+    assert hosts(url)[0], "who was taken over takes nothing along"
+    second.close()
+
+
+@pytest.mark.parametrize("sign", ["commit", "renew"])
+def test_a_sign_of_life_extends_the_lease(url: str, sign: str) -> None:
+    """Even one that has run out, as long as nobody has come."""
+    store = PostgresStore(url)
+    run_out(url)
+    if sign == "commit":
+        commit(store, started("a"))
+    else:
+        store.renew()
+    assert hosts(url)[0]
+    refused(url, "has an interpreter already", "store/locked")
+    store.close()
+
+
+def test_a_commit_that_is_under_way_is_before_the_takeover(url: str) -> None:
+    """The row of the lease is locked by both: who takes over waits for the commit, finds the lease extended, and leaves again."""
+    store = PostgresStore(url)
+    run_out(url)
+    connection = store._session.connection
+    connection.execute("BEGIN")
+    begin(store._session)
+    with ThreadPoolExecutor(1) as threads:
+        taking = threads.submit(refused, url, "has an interpreter already", "store/locked")
+        with psycopg.connect(url, autocommit=True) as watching:
+            waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            while watching.execute(waits).fetchone() != (1,):
+                assert not taking.done()
+        connection.execute("COMMIT")
+        taking.result(20)
+    commit(store, started("a"))
+    store.close()
 
 
 def _opened_when_free(url: str) -> PostgresStore:

@@ -24,7 +24,10 @@ from flowmetal.client.store_url import StoreUrl, resolve
 from flowmetal.errors import FlowmetalError, StoreError
 
 if TYPE_CHECKING:
-    from flowmetal.client.host import HostOptions
+    from flowmetal.client.host import Host, HostOptions
+
+STANDBY_SECONDS = 1.0
+"""How often an interpreter that stands by looks whether it is its turn."""
 
 
 @click.command()
@@ -34,11 +37,13 @@ if TYPE_CHECKING:
 @click.option("--background", is_flag=True, help="Return when it listens; it ends some time after its last client.")
 @click.option("--idle-seconds", type=click.FloatRange(min=0.1), default=300.0, show_default=True,
               help="With --background: how long it stays without clients and open flows.")  # fmt: skip
+@click.option("--standby", is_flag=True, help="While another interpreter has the store, wait, and take its place when it has ended or hangs.")
 @click.option("--clock", type=click.Choice(["real", "virtual"]), help="virtual, for a new store: time jumps to what is due next. Else the store's own.")
 @common
 def serve(
-    address: str, port: int | None, public_url: str | None, background: bool, idle_seconds: float, clock: Literal["real", "virtual"] | None, store: str | None
-) -> int:
+    address: str, port: int | None, public_url: str | None, background: bool, idle_seconds: float, standby: bool,
+    clock: Literal["real", "virtual"] | None, store: str | None,
+) -> int:  # fmt: skip
     """Run an interpreter: flows, timers and the HTTP shim, without a notebook."""
     from flowmetal.client.host import HostOptions
     from flowmetal.client.listening import Listen
@@ -47,6 +52,8 @@ def serve(
     where = resolve(store)
     if where.kind == "http":
         raise click.UsageError("serve runs an interpreter on a store, and an http:// store has one")
+    if background and standby:
+        raise click.UsageError("--standby waits here, and --background returns")
     if background and port is None:
         port = 0
     listen = Listen(address, port, chosen_url(public_url))
@@ -54,26 +61,19 @@ def serve(
         from flowmetal.cli.background import serve_in_background
 
         return serve_in_background(where, HostOptions(listen, background=True, idle_seconds=idle_seconds, stoppable=True, clock=clock))
-    return _serve(where, HostOptions(listen, stoppable=True, clock=clock))
+    return _serve(where, HostOptions(listen, stoppable=True, clock=clock), standby)
 
 
-def _serve(where: StoreUrl, options: HostOptions) -> int:
-    from flowmetal.client.host import Host
-
+def _serve(where: StoreUrl, options: HostOptions, standby: bool) -> int:
     listen = options.listen
     assert listen is not None
     if not listen.is_loopback:
         remark(f"warning: listening on {listen.host}: whoever has the token can run programs here")
-    lock = claim(where)
-    host = Host(where, lock, options)
     with Signals() as signals:
-        started = host.launch()
-        started.add_done_callback(lambda _: signals.wake())
-        host.ended.add_done_callback(lambda _: signals.wake())
-        while not (started.done() or signals.stop):
-            signals.wait()
-        if started.done():
-            started.result()
+        host = _stand_by(where, options, signals) if standby else _launch(where, options, signals)
+        if host is None:
+            return DONE
+        if host.ready:
             for text in host.warnings:
                 remark(f"warning: {text}")
             click.echo(f"listening on {host.url}")
@@ -82,6 +82,37 @@ def _serve(where: StoreUrl, options: HostOptions) -> int:
             signals.wait()
         host.stop()
     return DONE
+
+
+def _launch(where: StoreUrl, options: HostOptions, signals: Signals) -> Host:
+    """A host that has started, unless a signal came first. Raises what it failed of."""
+    from flowmetal.client.host import Host
+
+    host = Host(where, claim(where), options)
+    started = host.launch()
+    started.add_done_callback(lambda _: signals.wake())
+    host.ended.add_done_callback(lambda _: signals.wake())
+    while not (started.done() or signals.stop):
+        signals.wait()
+    if started.done():
+        started.result()
+    return host
+
+
+def _stand_by(where: StoreUrl, options: HostOptions, signals: Signals) -> Host | None:
+    """The same, once nobody else has the store; None where a signal came before."""
+    told = False
+    while not signals.stop:
+        try:
+            return _launch(where, options, signals)
+        except StoreError as error:
+            if error.type != "store/locked":
+                raise
+            if not told:
+                remark(f"standing by: {error.message}")
+            told = True
+        signals.wait(STANDBY_SECONDS)
+    return None
 
 
 def claim(where: StoreUrl) -> Any:
@@ -97,6 +128,7 @@ def claim(where: StoreUrl) -> Any:
         if info is not None:
             raise StoreError(
                 f"{where} is served already by process {info.pid}, at {info.url}",
+                type="store/locked",
                 hint="commands and programs attach to it by themselves; `flowmetal stop` ends it",
             )
     return lock
@@ -141,9 +173,11 @@ class Signals:
         with contextlib.suppress(BlockingIOError):  # full: whoever waits is woken already
             self._woken.send(b"\0")
 
-    def wait(self) -> None:
-        """Waits for a signal or `wake`."""
-        self._waking.recv(4096)
+    def wait(self, seconds: float | None = None) -> None:
+        """Waits for a signal or `wake`, but no longer than that."""
+        self._waking.settimeout(seconds)
+        with contextlib.suppress(TimeoutError):
+            self._waking.recv(4096)
 
 
 @click.command()

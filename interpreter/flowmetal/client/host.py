@@ -65,6 +65,7 @@ class Host:
         self._ready: Future[None] = Future()
         self.ended: Future[None] = Future()
         """Done when the host has ended; holds why, if it did so by a fault."""
+        self._taken = False
         self._stopping = threading.Event()
         self._stop_in_loop: asyncio.Event | None = None
         self._thread = threading.Thread(target=self._run, name="flowmetal-host", daemon=True)
@@ -74,6 +75,11 @@ class Host:
         self._thread.start()
         atexit.register(self._stop_at_exit)
         return self._ready
+
+    @property
+    def ready(self) -> bool:
+        """Whether it answers."""
+        return self._ready.done() and self._ready.exception() is None
 
     def start(self) -> Host:
         """Starts, and waits until the host answers."""
@@ -161,9 +167,24 @@ class Host:
         self.engine = Engine(self._backend, connectors=connectors(self._secret_of), **self._clock())
         if self.url is not None and self.options.listen is not None:
             self.engine.public_url = self.options.listen.public_url or self.url
+        if self.store.kind == "postgresql":
+            stack.callback(asyncio.create_task(self._keep_lease()).cancel)
         await self.engine.open()
         stack.push_async_callback(self.engine.close)
         return listener
+
+    async def _keep_lease(self) -> None:
+        """Extends the lease of a store that others may take over."""
+        from flowmetal.store.postgres_schema import LEASE_SECONDS
+
+        while True:
+            await asyncio.sleep(LEASE_SECONDS / 3)
+            try:
+                await self.engine.writer.call(self._backend.renew)
+            except StoreError as error:
+                if self._taken:
+                    return
+                log.warning("the lease of %s is not extended: %s", self.store, error.message)
 
     def _open_store(self) -> Any:
         if self.store.kind == "memory":
@@ -174,7 +195,7 @@ class Host:
         if self.store.kind == "postgresql":
             from flowmetal.store.postgres_store import PostgresStore
 
-            shared = PostgresStore(self.store.url, on_taken=self.ask_to_stop)
+            shared = PostgresStore(self.store.url, on_taken=self._on_taken)
             self.token = shared.get_meta("token") or token_of(self.store)
             return shared
         from flowmetal.store.duckdb_store import DuckDBStore
@@ -256,6 +277,8 @@ class Host:
             task.cancel()
         for task in done:
             task.result()
+        if self._taken:
+            raise StoreError(f"{self.store} has been taken over by another interpreter", type="store/locked", hint="It goes on there: attach to it.")
         if serving is not None and serving in done and not self._stopping.is_set():
             raise StoreError("the HTTP server ended by itself")
 
@@ -269,6 +292,11 @@ class Host:
 
     async def _count_open_flows(self) -> int:
         return len(await self.engine.writer.call(self._backend.open_flows))
+
+    def _on_taken(self) -> None:
+        """Another interpreter has the store: this one ends, and says so. From any thread."""
+        self._taken = True
+        self.ask_to_stop()
 
     def _stop_soon(self) -> None:
         """Ends the host after the answer to the request that asked for it."""

@@ -20,7 +20,6 @@ from flowmetal.store.protocol import FORMAT_VERSION, StoreError
 LOCKS: Final = 0x464D
 """The class of our advisory locks; the second number says what for."""
 SET_UP: Final = 1
-HOST: Final = 2
 READER: Final = "flowmetal_reader"
 """The role that users' SQL runs as: it may read the views, and nothing else."""
 CONNECT_SECONDS: Final = 10

@@ -6,8 +6,8 @@ The one rule: a migration that was released is never changed; a new format is on
 All tables are in the schema `fm`, which users' SQL cannot name; what users see are the views beside it.
 `fm.head` is one row, the store's last `pos`: each commit moves it, and so holds it until it is over. That is why commits end
 in the order of their `pos`, whoever makes them, and why a reader who has seen one misses none before it.
-`fm.interpreters` has a row for each program that writes, which its commits count in: a fence, and the memory of what was
-committed when an answer is lost. Nothing here needs more than rows, so that databases that speak PostgreSQL's language will do.
+`fm.interpreters` has a row for the program that writes: its lease, which its commits extend and count in; a fence; and the memory
+of what was committed when an answer is lost. Nothing here needs more than rows, so that databases that speak PostgreSQL's language will do.
 
 A row's `data` is JSON. What is larger than 64 KB stands once in `fm.documents`, by the SHA-256 of its text; a lossless
 encoding of that size in `fm.blobs`. What is no JSON, or deeper than PostgreSQL reads, is kept as text, in `odd`.
@@ -23,8 +23,8 @@ MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {
     1: (
         "CREATE TABLE fm.head (one boolean PRIMARY KEY DEFAULT true CHECK (one), pos bigint NOT NULL)",
         "INSERT INTO fm.head (pos) VALUES (0)",
-        """CREATE TABLE fm.interpreters (id text PRIMARY KEY, fence bigint NOT NULL, commits bigint NOT NULL, backend integer NOT NULL,
-            since timestamptz NOT NULL DEFAULT now(), host text)""",
+        """CREATE TABLE fm.interpreters (id text PRIMARY KEY, fence bigint NOT NULL, commits bigint NOT NULL, until timestamptz NOT NULL,
+            backend integer NOT NULL, backend_start timestamptz NOT NULL, since timestamptz NOT NULL DEFAULT now(), host text)""",
         """CREATE TABLE fm.log (pos bigint PRIMARY KEY, flow_id text NOT NULL, seq bigint NOT NULL, at_us bigint NOT NULL,
             kind text NOT NULL, step bigint, fiber bigint, data json, digest text, odd text, exact text, exact_digest text,
             key text, UNIQUE (flow_id, seq))""",
@@ -48,7 +48,11 @@ BEGIN: Final = ("CREATE SCHEMA IF NOT EXISTS fm", "CREATE TABLE IF NOT EXISTS fm
 NOTIFY: Final = "flowmetal"
 """The channel on which each commit gives a sign."""
 
-_ME: Final = "WITH me AS (UPDATE fm.interpreters SET commits = commits + 1 WHERE id = $1 AND fence = $2 RETURNING 1)"
+LEASE_SECONDS: Final = 10
+"""How long an interpreter that says nothing keeps the store."""
+UNTIL: Final = f"now() + interval '{LEASE_SECONDS} seconds'"
+
+_ME: Final = f"WITH me AS (UPDATE fm.interpreters SET commits = commits + 1, until = {UNTIL} WHERE id = $1 AND fence = $2 RETURNING 1)"
 ADVANCE: Final = f"""{_ME} UPDATE fm.head SET pos = pos + $3::bigint / (SELECT count(*) FROM me)
     RETURNING pos, pg_notify('{NOTIFY}', '')"""
 """Begins a commit: makes room for so many rows, and waits for its turn. Divides by zero where the interpreter is fenced off."""

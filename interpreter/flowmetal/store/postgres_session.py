@@ -1,10 +1,12 @@
 """An interpreter's own connection to its store: it comes back when the server does, and knows then what was committed.
 
-What goes in: the URL of a database. What comes out: a connection, and this interpreter's row in `fm.interpreters`: a fence
-and a count of its commits. The one rule: each new connection raises the fence, so that what was sent over an old one and has
+What goes in: the URL of a database. What comes out: a connection, and this interpreter's row in `fm.interpreters`: a lease, a
+fence and a count of its commits. The one rule: each new connection raises the fence, so that what was sent over an old one and has
 not arrived yet is refused; and the count says whether the commit whose answer was lost is in the store.
 
-One interpreter at a time has a store: it holds an advisory lock of its session.
+One interpreter at a time has a store. Its lease is extended by every commit and, where there is none, by `renew`. It is over when
+it has run out, or the connection is gone that it was taken with: then whoever comes removes the row. Commits and the removal lock
+the same row, so that each commit is before the removal, and seen by whoever comes after, or refused.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import uuid
 from typing import Any, Final
 
 from flowmetal.store import postgres_schema as schema
-from flowmetal.store.postgres_open import HOST, LOCKS, dial, driver, get_meta, prepare
+from flowmetal.store.postgres_open import dial, driver, get_meta, prepare
 from flowmetal.store.postgres_url import without_password
 from flowmetal.store.protocol import StoreError
 
@@ -27,12 +29,18 @@ COME_BACK_SECONDS: Final = 60.0
 
 _GOING: Final = ("57P01", "57P02", "57P03")
 """What a server says that ends: the connection is about to close."""
-_LOCK: Final = "SELECT pg_try_advisory_lock($1, $2)"
-_HOLDER: Final = """SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = $1 AND objid = $2 AND granted
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
-_HOSTS: Final = f"SELECT host, backend IN ({_HOLDER}) FROM fm.interpreters WHERE host IS NOT NULL ORDER BY since DESC"
-_ENTER: Final = "INSERT INTO fm.interpreters (id, fence, commits, backend) VALUES ($1, 1, 0, pg_backend_pid())"
-_RAISE: Final = """UPDATE fm.interpreters SET fence = fence + 1, backend = pg_backend_pid() WHERE id = $1 RETURNING fence, commits"""
+_ALIVE: Final = """(i.until > now() AND EXISTS (SELECT FROM pg_stat_activity a
+    WHERE a.pid = i.backend AND coalesce(a.backend_start = i.backend_start, true)))"""
+"""Whether an interpreter has the store. When a connection began is hidden from other users: they wait for the lease to run out."""
+_BURY: Final = f"DELETE FROM fm.interpreters i WHERE NOT {_ALIVE}"
+_HOSTS: Final = f"SELECT host, {_ALIVE} FROM fm.interpreters i ORDER BY since DESC"
+_MINE: Final = "FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+_ENTER: Final = f"""INSERT INTO fm.interpreters (id, fence, commits, until, backend, backend_start)
+    SELECT $1, 1, 0, {schema.UNTIL}, pid, backend_start {_MINE} AND NOT EXISTS (SELECT FROM fm.interpreters) RETURNING backend_start"""
+_RAISE: Final = f"""UPDATE fm.interpreters SET fence = fence + 1, until = {schema.UNTIL}, backend = pg_backend_pid(),
+    backend_start = (SELECT backend_start {_MINE}) WHERE id = $1 RETURNING fence, commits, backend_start"""
+_RENEW: Final = f"UPDATE fm.interpreters SET until = {schema.UNTIL} WHERE id = $1 AND fence = $2 RETURNING 1"
+_CUT: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2"
 
 
 class Session:
@@ -45,7 +53,8 @@ class Session:
         self.commits = 0
         """How many commits of this interpreter are in the store."""
         self.connection: Any = dial(url)
-        self._backend: int = self.connection.info.backend_pid
+        self._backend: tuple[int, Any] = (0, None)
+        """The server's process for the connection, and when it began."""
         try:
             self.views = prepare(self.connection, url)
             self._enter()
@@ -85,31 +94,33 @@ class Session:
         if not self.connection.closed:
             with contextlib.suppress(driver().Error):
                 self.connection.execute("DELETE FROM fm.interpreters WHERE id = $1", (self.id,))
-                self.connection.execute("SELECT pg_advisory_unlock_all()")  # the server ends the connection a little later
             self.connection.close()
 
+    def renew(self) -> bool:
+        """Extends the lease; false where somebody else has the store."""
+        return self.connection.execute(_RENEW, (self.id, str(self.fence))).fetchone() is not None
+
     def _enter(self) -> None:
-        if not self.connection.execute(_LOCK, (LOCKS, HOST)).fetchone()[0]:
+        connection = self.connection
+        with connection.transaction():
+            connection.execute("SELECT pos FROM fm.head FOR UPDATE")  # one after the other
+            connection.execute(_BURY)
+            entered = connection.execute(_ENTER, (self.id,)).fetchone()
+        if entered is None:
             raise StoreError(f"{without_password(self.url)} has an interpreter already", type="store/locked", hint="Attach to it, or stop it: flowmetal stop")
-        with self.connection.transaction():
-            self.connection.execute("DELETE FROM fm.interpreters")
-            self.connection.execute(_ENTER, (self.id,))
+        self._backend = (connection.info.backend_pid, entered[0])
 
     def _return(self) -> None:
         self.connection = dial(self.url)
-        if not self.connection.execute(_LOCK, (LOCKS, HOST)).fetchone()[0]:
-            holder = self.connection.execute(_HOLDER, (LOCKS, HOST)).fetchone()
-            if holder is None or holder[0] == self._backend:  # the server has not noticed yet that the old connection is gone
-                self.connection.execute("SELECT pg_terminate_backend($1)", (self._backend,))
-                raise StoreError("the old connection is still there", type="store/unreachable")
-            raise self._taken()
+        self.connection.execute(_CUT, self._backend)  # the server may not have noticed yet that the old connection is gone
         found = self.connection.execute(_RAISE, (self.id,)).fetchone()
         if found is None:
-            raise self._taken()
-        self.fence, self.commits = found
-        self._backend = self.connection.info.backend_pid
+            raise self.taken()
+        self.fence, self.commits, began = found
+        self._backend = (self.connection.info.backend_pid, began)
 
-    def _taken(self) -> StoreError:
+    def taken(self) -> StoreError:
+        """What is said where somebody else has the store."""
         return StoreError(f"{without_password(self.url)} has been taken over by another interpreter", type="store/locked", hint="This one must end.")
 
 
@@ -118,8 +129,8 @@ def hosts(url: str) -> tuple[bool, list[tuple[str, bool]]]:
     with contextlib.closing(dial(url)) as connection:
         if connection.execute("SELECT to_regclass('fm.interpreters') IS NULL").fetchone()[0]:
             return False, []
-        held = connection.execute(_HOLDER, (LOCKS, HOST)).fetchone() is not None
-        return held, connection.execute(_HOSTS, (LOCKS, HOST)).fetchall()
+        found = connection.execute(_HOSTS).fetchall()
+    return any(alive for _, alive in found), [(host, alive) for host, alive in found if host is not None]
 
 
 def token(url: str, fresh: str) -> str:

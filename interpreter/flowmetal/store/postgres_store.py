@@ -92,6 +92,11 @@ class PostgresStore:
         self._write("DELETE FROM fm.snapshots")
         self._known.clear()
 
+    def renew(self) -> None:
+        """Extends this interpreter's lease; whoever writes nothing for a while calls it more often than that runs out."""
+        if not self._again(self._session.renew):
+            raise self._taken()
+
     def announce(self, host: str | None) -> None:
         """Says where this interpreter answers; see `postgres_session.hosts`."""
         self._again(lambda: self._session.announce(host))
@@ -243,7 +248,7 @@ class PostgresStore:
                 return plan
             except Unsure:
                 if not sure:
-                    raise StoreError("another interpreter has taken over this store", type="store/locked", hint="This one must end.") from None
+                    raise self._taken() from None
                 sure, odd = False, frozenset()
             except (database.DataError, database.errors.StatementTooComplex):
                 found = find_odd(self._session, plan.rows)
@@ -307,9 +312,14 @@ class PostgresStore:
         try:
             self._session.come_back()
         except StoreError as error:
-            if error.type == "store/locked" and self._on_taken is not None:
-                self._on_taken()
+            if error.type == "store/locked":
+                raise self._taken() from None
             raise
+
+    def _taken(self) -> StoreError:
+        if self._on_taken is not None:
+            self._on_taken()
+        return self._session.taken()
 
     def _again(self, ask: Callable[[], T]) -> T:
         """The answer; asked once more on a new connection when the old one was lost."""

@@ -16,6 +16,10 @@ from typing import Any
 
 NEEDED = ("uvicorn", "flowmetal.connect.shim.app", "flowmetal.connect.shim.auth")
 
+IDLE_SECONDS = 75
+"""How long a connection stays open with nothing asked: longer than clients and proxies keep theirs, so that it is they who close it, and
+no request meets a connection that is just being closed."""
+
 
 class HttpFace:
     """Serves one socket with the application that `make_app` gives, `around` it what watches it."""
@@ -67,6 +71,7 @@ class HttpFace:
             log_config=None,
             server_header=False,
             timeout_graceful_shutdown=2,
+            timeout_keep_alive=IDLE_SECONDS,
         )
         self._server = uvicorn.Server(config)
         await self._server.serve(sockets=[self._listener])

@@ -9,16 +9,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from flowmetal.errors import FlowConflict, FlowNotFound
+from flowmetal.errors import FlowConflict
+from flowmetal.runtime import history
 from flowmetal.store import kinds
-from flowmetal.store.protocol import Commit, Row, StoreConflict
+from flowmetal.store.protocol import Commit, Row, Store, StoreConflict
 
 if TYPE_CHECKING:
     from flowmetal.runtime.engine import Engine
-
-_FAMILY = """WITH RECURSIVE family(flow_id) AS (
-    SELECT $1::VARCHAR UNION SELECT f.flow_id FROM flows f JOIN family p ON f.parent_id = p.flow_id)
-    SELECT flow_id, status, parent_id FROM flows JOIN family USING (flow_id) ORDER BY created_at"""
 
 
 async def delete(engine: Engine, flow_id: str, *, by: str = "", reason: str | None = None, request_id: str | None = None) -> list[str]:
@@ -31,13 +28,10 @@ async def delete(engine: Engine, flow_id: str, *, by: str = "", reason: str | No
     if done is not None:
         return list(json.loads(done.data)["flows"])
     flow_id = await engine.resolve(flow_id)
-    found = (await engine.sql(_FAMILY, [flow_id])).rows
-    if not found:
-        raise FlowNotFound(f"there is no flow {flow_id}")
-    ids = [flow_id, *(member for member, _, _ in found if member != flow_id)]
-    for member, status, parent in found:
-        await _check(engine, flow_id, member, status, parent)
-    seqs = {member: await call(store.last_seq, member) for member in ids}
+    family = await call(_family, store, flow_id)
+    for rows in family.values():
+        await _check(engine, flow_id, rows)
+    ids, seqs = list(family), {member: rows[-1].seq for member, rows in family.items()}
     row = Row(kinds.REMOVED_STREAM, kinds.FLOW_DELETED, json.dumps(_facts(ids, by, reason)), engine.clock.now(), key=request_id)
     try:
         await engine.commit(Commit([row], dict(seqs), unique=None if request_id is None else (kinds.FLOW_DELETED, request_id), remove=seqs))
@@ -52,8 +46,21 @@ def _facts(ids: list[str], by: str, reason: str | None) -> dict[str, Any]:
     return {"flows": ids, "by": by or None, "reason": reason}
 
 
-async def _check(engine: Engine, flow_id: str, member: str, status: str, parent: str | None) -> None:
-    """Raises FlowConflict where a flow may not be deleted."""
+def _family(store: Store, flow_id: str) -> dict[str, list[Row]]:
+    """The rows of a flow, and of the flows that belong to it."""
+    family: dict[str, list[Row]] = {}
+    generation = [flow_id]
+    while generation:
+        found = store.rows_of(dict.fromkeys(generation, 0))
+        family.update((member, found[member]) for member in generation if member in found)
+        children = [child for rows in found.values() for child in history.children_of(rows)]
+        generation = [child for child in dict.fromkeys(children) if child not in family]
+    return family
+
+
+async def _check(engine: Engine, flow_id: str, rows: list[Row]) -> None:
+    """Raises FlowConflict where a flow of the family may not be deleted."""
+    member, status, parent = rows[0].flow_id, history.status_of(rows), json.loads(rows[0].data).get("parent")
     who = f"flow {flow_id}" if member == flow_id else f"flow {member}, which belongs to {flow_id},"
     if status not in kinds.ENDED:
         raise FlowConflict(f"{who} is open: it is {status}", hint="cancel or terminate it first")
@@ -61,6 +68,6 @@ async def _check(engine: Engine, flow_id: str, member: str, status: str, parent:
     if waiting:
         raise FlowConflict(f"{who} is needed: flow {waiting[0]} waits for it")
     if member == flow_id and parent is not None:
-        above = await engine.writer.call(engine.store.flow_row, parent)
-        if above is not None and above["status"] not in kinds.ENDED:
-            raise FlowConflict(f"{who} is needed: it belongs to flow {parent}, which is {above['status']}")
+        above = await engine.writer.call(engine.store.rows, parent, 0, None, frozenset(kinds.STATUS))
+        if above and history.status_of(above) not in kinds.ENDED:
+            raise FlowConflict(f"{who} is needed: it belongs to flow {parent}, which is {history.status_of(above)}")

@@ -19,7 +19,7 @@ from flowmetal.lang.definitions import LINE_BITS
 from flowmetal.lang.library import engine_version
 from flowmetal.lang.renumber import shared_in
 from flowmetal.lang.values import ErrorValue, Instant, kw
-from flowmetal.runtime import flowlog, lines, topics
+from flowmetal.runtime import flowlog, history, lines, topics
 from flowmetal.runtime.flowlog import FlowLog
 from flowmetal.runtime.history import status_of
 from flowmetal.runtime.rows import Draft, to_row
@@ -53,7 +53,7 @@ def _gathered(store: Store, roots: list[str]) -> FlowLog:
         flow_id = waiting.popleft()
         if flow_id not in log.flows:
             rows = log.flows[flow_id] = _until_it_moved(store.rows(flow_id))
-            waiting.extend(_children(rows))
+            waiting.extend(history.children_of(rows))
     _add_definitions(store, log)
     for row in [row for _, row in log.definitions]:
         for atom in {name for text in _exact(row) for name in shared_in(text)}:
@@ -70,17 +70,6 @@ def _until_it_moved(rows: list[Row]) -> list[Row]:
 
 def _exact(row: Row) -> list[str]:
     return list(json.loads(row.exact).values()) if row.exact is not None else []
-
-
-def _children(rows: list[Row]) -> list[str]:
-    """The flows that belong to the flow of these rows."""
-    found = []
-    for row in rows:
-        if row.kind in kinds.ASKING:
-            data = json.loads(row.data)
-            if "child" in data and "linked" not in data and (data["op"] == "call" or data.get("with_parent")):
-                found.append(data["child"])
-    return found
 
 
 def _add_definitions(store: Store, log: FlowLog) -> None:

@@ -45,6 +45,12 @@ def says_failed(row: Row) -> bool:
     return row.kind == kinds.FLOW_FAILED or (row.kind == kinds.FLOW_PAUSED and bool(json.loads(row.data).get("failed")))
 
 
+def children_of(rows: Sequence[Row]) -> list[str]:
+    """The flows that belong to the flow of these rows."""
+    asked = [json.loads(row.data) for row in rows if row.kind in kinds.ASKING and '"child"' in row.data]
+    return [data["child"] for data in asked if "linked" not in data and (data["op"] == "call" or data.get("with_parent"))]
+
+
 def has_ended(store: Store, flow_id: str) -> bool:
     """Whether a flow is over."""
     rows = store.rows(flow_id, of=kinds.ENDING | {kinds.FLOW_RETRIED})

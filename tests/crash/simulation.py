@@ -341,7 +341,7 @@ class Simulation:
             elif action != "pause":
                 self.paused.discard(flow_id)
 
-        if action not in ("pause", "step"):
+        if action != "pause":
             self.paused.discard(flow_id)  # it may take effect before it is acknowledged
         self.wish(call, acknowledged)
 

@@ -108,6 +108,24 @@ async def test_where_it_stands_follows_from_its_rows(b: Bench) -> None:
 
 
 @scene
+async def test_a_cancel_that_led_to_a_step_was_taken_with_it(b: Bench) -> None:
+    flow = await paused(b, "(defflow main [] (try (receive) (finally (sleep #dur \"1h\"))))")
+    assert await step(b, flow) == []
+    await b.engine.control(flow, "cancel")
+    await b.settle()
+    assert b.status(flow) == "paused"
+    state = await b.engine.state(flow)
+    assert [each["op"] for each in state["waiting_for"]] == ["sleep"]
+    await b.restart()
+    assert await b.engine.state(flow) == state
+    await b.load("(def something 1)")
+    assert (await b.engine.upgrades.upgrade(flow, by="me"))["flow_id"] == flow
+    await b.engine.control(flow, "resume")
+    await b.advance("2h")
+    assert b.status(flow) == "cancelled"
+
+
+@scene
 async def test_the_same_request_again_is_one_step(b: Bench) -> None:
     flow = await paused(b)
     await b.engine.send(flow, "m")

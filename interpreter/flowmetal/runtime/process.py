@@ -180,6 +180,7 @@ class Process(Book):
         kind, f = draft.kind, draft.facts
         if kind == kinds.CANCEL_REQUESTED:
             self.machine.cancel(f.get("reason"))
+            self.taken(draft)
         elif kind == kinds.FLOW_FORKED:
             self.machine.origin.taken = self.terms["taken"] = self.machine.origin.taken + 1
         elif kind == kinds.DEFINED and draft.error is None:

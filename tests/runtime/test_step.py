@@ -109,7 +109,7 @@ async def test_where_it_stands_follows_from_its_rows(b: Bench) -> None:
 
 @scene
 async def test_a_cancel_that_led_to_a_step_was_taken_with_it(b: Bench) -> None:
-    flow = await paused(b, "(defflow main [] (try (receive) (finally (sleep #dur \"1h\"))))")
+    flow = await paused(b, '(defflow main [] (try (receive) (finally (sleep #dur "1h"))))')
     assert await step(b, flow) == []
     await b.engine.control(flow, "cancel")
     await b.settle()

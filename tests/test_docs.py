@@ -149,11 +149,14 @@ def _checked(line: str) -> str:
     command, arrow, said = line.partition("# =>")
     if not arrow:
         return line
-    says = f"case \"$said\" in *'{said.strip()}'*) {{}};; *) {{}};; esac"
-    wrong = f"echo '{command.strip()}:' \"$said\" >&2; exit 9"
-    if command.startswith("flowmetal ps"):  # it only looks: a flow that was begun just now may not have come to where it waits
-        return f"for n in $(seq 100); do said=$({command}); {says.format('break', 'sleep 0.1')}; done; {says.format('', wrong)}"
-    return f"said=$({command}); {says.format('', wrong)}"
+    look, wrong = f"said=$({command})", f"echo '{command.strip()}:' \"$said\" >&2; exit 9"
+    if command.startswith("flowmetal ps"):  # a flow that was begun just now may not have come to where it waits
+        look = f"for n in $(seq 100); do {look}; {_if_said(said, 'break', 'sleep 0.1')}; done"
+    return f"{look}; {_if_said(said, ':', wrong)}"
+
+
+def _if_said(text: str, yes: str, no: str) -> str:
+    return f"case \"$said\" in *'{text.strip()}'*) {yes};; *) {no};; esac"
 
 
 @pytest.mark.parametrize("block", blocks("sql"), ids=str)

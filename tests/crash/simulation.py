@@ -455,15 +455,16 @@ class Simulation:
 
 def labels_asked(store: MemoryStore, flow_id: str) -> list[tuple[str, str | None]]:
     """What a flow asked of the outside: label and idempotency key, request by request; what it marked has no key, nor has
-    what it shares with the flow that it was forked from."""
+    what it shares with the flow that it was forked from, unless it has asked that anew."""
     out: list[tuple[str, str | None]] = []
     run = ""
+    anew = {row.step for row in store.rows(flow_id) if retried.is_anew(row)}
     rows = [row for row in store.rows(flow_id) if not retried.is_anew(row)]
     shared = max((row.seq for row in rows if row.kind == kinds.FLOW_FORKED), default=0)
     for row in rows:
         data = json.loads(row.data)
         run = data["run"] if row.kind in (kinds.FLOW_STARTED, kinds.FLOW_CONTINUED) else run
-        key = f"{run}/{row.step}" if row.seq > shared else None
+        key = f"{run}/{row.step}" if row.seq > shared or row.step in anew else None
         if row.kind == kinds.EFFECT_REQUESTED and data["op"] == "foreign":
             out.append((data["args"][0], key))
         elif row.kind == kinds.EFFECT_REQUESTED and data["op"].startswith("http"):

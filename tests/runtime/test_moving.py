@@ -112,6 +112,24 @@ async def test_flows_that_share_a_callback_come_back_again_and_again(a: Bench) -
 
 
 @scene
+async def test_a_fork_that_has_the_outcome_of_a_shared_callback_comes_back_beside_another(a: Bench) -> None:
+    await a.load("(defforeign work [n]) (defflow main [] (let [c (callback)] (work 1) (receive) (work 2) (receive) (:n @c)))")
+    flow = await a.start("main")
+    before = await a.engine.forks.fork(flow, Wish(2))
+    await a.settle()
+    assert (await a.engine.settle_callback(a.token(flow, 1), {"n": 7}))[0] == "accepted"
+    await a.engine.send(flow, "go on")
+    await a.settle()
+    after = await a.engine.forks.fork(flow, Wish(4))
+    await a.settle()
+    await a.engine.keeping.import_flows(await export(a, after))
+    for fork, messages in ((before, 2), (after, 1)):
+        for n in range(messages):
+            await a.engine.send(fork, n)
+        assert await a.result(fork) == 7
+
+
+@scene
 async def test_a_flow_whose_file_was_lost_is_exported_again(a: Bench) -> None:
     await a.load(f"{LABEL} (defflow main [] (label (receive)))")
     flow = await a.start("main")

@@ -347,3 +347,15 @@ async def test_a_flow_may_upgrade_itself(b: Bench) -> None:
     await b.load(source.replace(":old", ":new"))
     await b.engine.send(flow, "m")
     assert await b.result(flow) == ["new", None]
+
+
+@scene
+async def test_what_a_retry_asked_anew_is_asked_once(b: Bench) -> None:
+    await b.load('(defflow kid [] (throw (ex-info "no" {:type :my/no}))) (defflow main [] @(start kid))')
+    flow, _ = await b.engine.start_flow("main", [], options={"on_failure": "pause"})
+    await b.settle()
+    await b.engine.control(flow, "retry")
+    await b.settle()
+    assert (b.status(flow), len(b.rows(flow, kinds.AWAIT))) == ("paused", 2)
+    await b.load("(def something 1)")
+    assert (await b.engine.upgrades.upgrade(flow, by="me"))["upgraded"]

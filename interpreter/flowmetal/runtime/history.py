@@ -45,6 +45,12 @@ def says_failed(row: Row) -> bool:
     return row.kind == kinds.FLOW_FAILED or (row.kind == kinds.FLOW_PAUSED and bool(json.loads(row.data).get("failed")))
 
 
+def run_of(rows: Sequence[Row], row: Row) -> str:
+    """The run of a flow that a row belongs to: its idempotency keys begin with it."""
+    begun = [r for r in rows if r.kind in (kinds.FLOW_STARTED, kinds.FLOW_CONTINUED) and r.seq < row.seq]
+    return str(json.loads(begun[-1].data)["run"])
+
+
 def children_of(rows: Sequence[Row]) -> list[str]:
     """The flows that belong to the flow of these rows."""
     asked = [json.loads(row.data) for row in rows if row.kind in kinds.ASKING and '"child"' in row.data]

@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from flowmetal.errors import FlowConflict
-from flowmetal.runtime import flowlog, lines, recovery
+from flowmetal.runtime import flowlog, history, lines, recovery
 from flowmetal.runtime.flowlog import FlowLog
 from flowmetal.runtime.history import status_of
 from flowmetal.runtime.links import callback_key
@@ -91,17 +91,25 @@ def _atom(name: str, row: Row) -> Row:
 def _check_tokens(store: Store, rows: list[Row], replaced: dict[str, int]) -> None:
     """Raises FlowConflict where a row would be found by a key that another flow's row here has. A callback's token is shared by
     the flow that made it and its forks."""
+    flows: dict[str, list[Row]] = {}
+    for row in rows:
+        flows.setdefault(row.flow_id, []).append(row)
     tokens = {(row.flow_id, row.step): row.key for row in rows if row.kind == kinds.EFFECT_REQUESTED}
     for row in rows:
         token = tokens.get((row.flow_id, row.step))
         if row.key is None or (row.kind == kinds.EFFECT_COMPLETED and token is not None and row.key == callback_key(token)):
             continue
         there = store.find(row.kind, row.key)
-        if there is not None and there.flow_id not in replaced and not (row.kind == kinds.EFFECT_REQUESTED and _maker(row) == _maker(there)):
+        if there is None or there.flow_id in replaced:
+            continue
+        makers = {_maker(flows[row.flow_id], row), _maker(store.rows(there.flow_id), there)}
+        if row.kind != kinds.EFFECT_REQUESTED or len({run for run, _ in makers}) > 1 or not any(shared for _, shared in makers):
             raise FlowConflict(f"row {row.seq} of flow {row.flow_id} has the key of a row of {there.flow_id}, which is here already")
 
 
-def _maker(row: Row) -> tuple[str, int | None]:
-    """The flow and step that asked first: those of the original, for a step that a fork shares."""
-    linked = json.loads(row.data).get("linked")
-    return (linked["flow"], linked["step"]) if linked else (row.flow_id, row.step)
+def _maker(rows: list[Row], row: Row) -> tuple[str, bool]:
+    """The run that asked first, which for a step that a fork shares is its original's; and whether it is one that is shared."""
+    for point in json.loads(rows[0].data).get("forks", ()):
+        if row.step is not None and row.step <= point["steps"]:
+            return point["run"], True
+    return history.run_of(rows, row), False

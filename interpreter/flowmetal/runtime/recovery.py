@@ -77,17 +77,11 @@ def _again(engine: Engine, row: Row) -> Any:
         made = [to_draft(r, load) for r in rows if r.step == row.step and r.seq > row.seq]
         attempts = [draft for draft in made if draft.kind != kinds.EFFECT_CANCELLING]
         if row.step is not None and not engine.dispatcher.has(row.flow_id, row.step):
-            engine.dispatcher.begin(row.flow_id, _run_of(rows, row), to_draft(row, load), attempts)
+            engine.dispatcher.begin(row.flow_id, history.run_of(rows, row), to_draft(row, load), attempts)
             if len(attempts) < len(made):
                 engine.dispatcher.call_off(row.flow_id, row.step, was_sent=True)
 
     return again
-
-
-def _run_of(rows: list[Row], row: Row) -> str:
-    """The run of a flow that a row belongs to: its idempotency keys begin with it."""
-    begun = [r for r in rows if r.kind in (kinds.FLOW_STARTED, kinds.FLOW_CONTINUED) and r.seq < row.seq]
-    return str(json.loads(begun[-1].data)["run"])
 
 
 def _child_of(engine: Engine, parent: str, step: int, child: str) -> Any:

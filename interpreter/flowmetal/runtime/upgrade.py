@@ -111,7 +111,7 @@ def _taken(run: Run) -> list[Draft]:
 def _unlike(run: Run, again: Reexecution) -> LispError | None:
     """What differs although every request is the same: what the flow waits for, what its fibers gave, what it has withdrawn."""
     for kind, names in RELIED_ON.items():
-        was, now = ([(d.step, *(d.facts[n] for n in names)) for d in rows if d.kind == kind] for rows in (run.rows, again.written))
+        was, now = ([(d.step, *(d.facts[n] for n in names)) for d in rows if d.kind == kind and not d.facts.get("anew")] for rows in (run.rows, again.written))
         if now[: len(was)] != was:
             message = f"flow {run.flow_id} has other rows {kind} on record than it would have now: {was[:3]} and {now[:3]}"
             return LispError(message, type="replay/mismatch")

@@ -85,7 +85,7 @@ def _reexecute(definitions: Definitions, flow_id: str, rows: list[Row]) -> None:
     process.begin(drafts[begins], upgraded_to(drafts[begins:]))
     ended, process.ended, process.paused = process.ended, False, False
     terminated = "flow/terminated" in rows[-1].data
-    while process.runnable and (process.rebuilding or not terminated):
+    while process.runnable and process.state.fibers and (process.rebuilding or not terminated):
         new, defines = process.run(1 if terminated else 100_000)  # a flow is terminated wherever it stands
         assert not new, f"{flow_id}: executed again it writes {new}"
         assert not defines, f"{flow_id}: executed again it defines {defines}"

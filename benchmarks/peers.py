@@ -201,9 +201,10 @@ def w6(directory: Path) -> Result:
 def park_role(directory: Path, past: int) -> None:
     """Steps, then a wait."""
     with open_store(directory) as fm:
-        handle = fm.start("waiter", past, id=f"after-{past}")
-        while handle.status != "waiting":
-            time.sleep(0.01)
+        fm.start("waiter", past, id=f"after-{past}")
+        asked = "SELECT count(*) FROM events WHERE flow_id = $1 AND kind = 'effect-requested' AND data->>'op' = 'receive'"
+        while fm.sql(asked, [f"after-{past}"]).fetchall()[0][0] < 1:
+            time.sleep(0.1)
         say("parked")
         time.sleep(600)
 

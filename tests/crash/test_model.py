@@ -196,7 +196,7 @@ def check_flow(it: Simulation, flow_id: str, mine: Counter[str]) -> None:
     about = f"{flow_id} {program.source}: {row['status']} {row['result']} {row['error']}, asked for {mine}"
     ending = (_frozen(row["result"]), None) if row["status"] == "completed" else (None, (row["error"] or {}).get("type"))
     worlds = [world for world in program.worlds if (world.value, world.error) == ending]
-    cancelled = "cancel" in controls or "terminate" in controls or (fork and "cancel" in it.controls[it.forks[flow_id]])
+    cancelled = "terminate" in controls or any("cancel" in it.controls[each] for each in line(it, flow_id))
     if controls.get("terminate"):
         assert ending[1] == "flow/terminated", about
     if cancelled or (fork and ending[1] in GIVEN_UP):
@@ -213,6 +213,11 @@ def check_flow(it: Simulation, flow_id: str, mine: Counter[str]) -> None:
         for label in labels:
             due, done = mine[label] - mine[mark], mine[f"undo {label}"]
             assert done == due or ((controls.get("terminate") or fork) and done <= due), f"{about}: {label} is to be undone {due} times"
+
+
+def line(it: Simulation, flow_id: str) -> list[str]:
+    """A flow, and those from whose history it has its own: what it was forked from, and so on."""
+    return [flow_id, *(line(it, it.forks[flow_id]) if flow_id in it.forks else [])]
 
 
 def _within(must: dict[str, int], mine: Counter[str], may: dict[str, int], fork: bool) -> bool:

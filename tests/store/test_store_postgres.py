@@ -267,6 +267,21 @@ def test_a_commit_that_is_under_way_is_before_the_takeover(url: str) -> None:
     store.close()
 
 
+def test_a_commit_and_a_takeover_lock_in_the_same_order(url: str) -> None:
+    """So that neither waits for the other: the interpreter's row, then the head."""
+    store = PostgresStore(url)
+    run_out(url)
+    with psycopg.connect(url) as committing, psycopg.connect(url, autocommit=True) as watching, ThreadPoolExecutor(1) as threads:
+        committing.execute("UPDATE fm.interpreters SET until = now() + interval '10 seconds'")
+        taking = threads.submit(refused, url, "has an interpreter already", "store/locked")
+        while watching.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()").fetchone() != (1,):
+            assert not taking.done()
+        committing.execute("UPDATE fm.head SET pos = pos")
+        committing.commit()
+        taking.result(20)
+    store.close()
+
+
 def _opened_when_free(url: str) -> PostgresStore:
     while True:
         try:

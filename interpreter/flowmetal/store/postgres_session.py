@@ -103,8 +103,8 @@ class Session:
     def _enter(self) -> None:
         connection = self.connection
         with connection.transaction():
-            connection.execute("SELECT pos FROM fm.head FOR UPDATE")  # one after the other
-            connection.execute(_BURY)
+            connection.execute(_BURY)  # first, as a commit locks: its interpreter's row, then the head
+            connection.execute("SELECT pos FROM fm.head FOR UPDATE")  # those who come at once enter one after the other
             entered = connection.execute(_ENTER, (self.id,)).fetchone()
         if entered is None:
             raise StoreError(f"{without_password(self.url)} has an interpreter already", type="store/locked", hint="Attach to it, or stop it: flowmetal stop")

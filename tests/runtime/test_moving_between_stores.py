@@ -42,6 +42,14 @@ def stores(request: pytest.FixtureRequest, postgres: Server, tmp_path: Path) -> 
     postgres.give_back(url)
 
 
+async def begin(engine: Engine, *names: str) -> None:
+    """Starts flows of the program, each under its name, and waits until all wait."""
+    await engine.load(PROGRAM, file="p.flow")
+    for name in names:
+        await engine.start_flow(name, [], flow_id=name)
+    await settle(engine)
+
+
 async def moved(engine: Engine, *flows: str) -> bytes:
     """The file of these flows, which have moved then."""
     data = await engine.keeping.export(flows)
@@ -63,10 +71,7 @@ def test_flows_go_on_in_the_other_store_with_what_they_waited_for(stores: tuple[
     async def scene() -> None:
         clock = HandClock()
         async with life(here, clock) as a:
-            await a.load(PROGRAM, file="p.flow")
-            for name in ["over", *OPEN]:
-                await a.start_flow(name, [], flow_id=name)
-            await settle(a)
+            await begin(a, "over", *OPEN)
             await a.send("receives", {"k": "other"})
             (task,) = await a.foreign.lease(["charge"], wait=5)
             await a.foreign.fail(task["id"], {"type": "x/busy", "message": "busy"})
@@ -102,10 +107,7 @@ def test_the_store_that_they_left_does_not_run_them_further(stores: tuple[Any, A
     async def scene() -> None:
         clock = HandClock()
         async with life(here, clock) as a:
-            await a.load(PROGRAM, file="p.flow")
-            for name in OPEN:
-                await a.start_flow(name, [], flow_id=name)
-            await settle(a)
+            await begin(a, *OPEN)
             (task,) = await a.foreign.lease(["charge"], wait=5)
             await moved(a, *OPEN)
             await refuses(a, task["id"])

@@ -46,6 +46,14 @@ def audited(b: Bench) -> None:
     audit(b.store, b.engine.definitions.registry)
 
 
+async def has_its_turn_when_a_is_over(b: Bench) -> None:
+    """The flow `b` waits in a queue for the place that `a` has, and begins when that is over."""
+    assert [row for row in b.store.rows("b") if row.step == 1] == [], "it waits for its turn"
+    await b.engine.send("a", "over")
+    await b.settle()
+    assert next(row.kind for row in b.store.rows("b") if row.step == 1) == kinds.EFFECT_REQUESTED
+
+
 @scene
 async def test_a_flow_that_is_paused_at_its_failed_step_goes_on_there_and_its_parent_never_knows(b: Bench) -> None:
     world = Broken(b, "ship")
@@ -333,10 +341,7 @@ async def test_a_flow_of_a_queue_has_its_place_again(b: Bench) -> None:
     await b.settle()
     await b.result(await b.start("next"))
     assert (b.status("a"), b.store.rows("b")[-1].kind) == ("waiting", kinds.FLOW_WAITING)
-    assert [row for row in b.store.rows("b") if row.step == 1] == [], "it waits for its turn"
-    await b.engine.send("a", "over")
-    await b.settle()
-    assert next(row.kind for row in b.store.rows("b") if row.step == 1) == kinds.EFFECT_REQUESTED
+    await has_its_turn_when_a_is_over(b)
 
 
 @scene
@@ -405,10 +410,7 @@ async def test_a_flow_of_a_queue_that_was_paused_where_it_failed_keeps_its_place
     await b.settle()
     await b.restart()
     await b.result(await b.start("next"))
-    assert [row for row in b.store.rows("b") if row.step == 1] == [], "it waits for its turn"
-    await b.engine.send("a", "over")
-    await b.settle()
-    assert next(row.kind for row in b.store.rows("b") if row.step == 1) == kinds.EFFECT_REQUESTED
+    await has_its_turn_when_a_is_over(b)
 
 
 @scene

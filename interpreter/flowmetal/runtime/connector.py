@@ -102,3 +102,11 @@ class Connector(Protocol):
 
     async def close(self) -> None:
         """Gives back what the connector holds (connections). Called once, when the engine closes."""
+
+
+async def performed(connector: Connector, call: Call) -> Outcome:
+    """How a call ended. What its connector raises against the rule is the call's failure: a bug there loses no flow."""
+    try:
+        return await connector.perform(call)
+    except Exception as e:  # noqa: BLE001  whatever it is
+        return Failed("value", f"{call.op} failed: {type(e).__name__}: {e}")

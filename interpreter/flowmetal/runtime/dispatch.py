@@ -19,7 +19,7 @@ from flowmetal.lang.thrown import error_value
 from flowmetal.lang.values import Duration, ErrorValue, Instant, kw
 from flowmetal.runtime import inside, topics
 from flowmetal.runtime.book import BEGIN
-from flowmetal.runtime.connector import Call, Completed, Connector, Desk, Failed
+from flowmetal.runtime.connector import Call, Completed, Connector, Desk, Failed, performed
 from flowmetal.runtime.control import Make, control, if_open
 from flowmetal.runtime.process import Process
 from flowmetal.runtime.promises import leaving, outcome_draft
@@ -234,8 +234,7 @@ class Dispatcher:
         await self._record(flow_id, if_open(step, done))
 
     async def _outside(self, flow_id: str, run: str, draft: Draft, attempts: list[Draft]) -> None:
-        step, op = draft.step, draft.facts["op"]
-        connector = self.connector(op)
+        step, connector = draft.step, self.connector(draft.facts["op"])
         assert step is not None and connector is not None
         sending = self.calls[flow_id, step]
         refused = self.engine.allowances.refused(draft)
@@ -244,10 +243,7 @@ class Dispatcher:
         elif refused is not None:
             outcome = refused
         else:
-            try:
-                outcome = await connector.perform(self._described(flow_id, run, draft, attempts))
-            except Exception as e:  # noqa: BLE001  a connector's bug must not lose the flow: it becomes the step's failure
-                outcome = Failed("value", f"{op} failed: {type(e).__name__}: {e}")
+            outcome = await performed(connector, self._described(flow_id, run, draft, attempts))
         facts = {"attempts": outcome.attempts}
         if isinstance(outcome, Completed):
             done = Draft(kinds.EFFECT_COMPLETED, step, None, facts, {"result": outcome.value})

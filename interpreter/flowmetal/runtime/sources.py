@@ -26,7 +26,7 @@ from flowmetal.lang.plain import to_plain
 from flowmetal.lang.printer import pr_str
 from flowmetal.lang.secrets import Secret
 from flowmetal.lang.values import Duration, ErrorValue, Instant, kw
-from flowmetal.runtime.connector import Call, Completed, Failed
+from flowmetal.runtime.connector import Call, Completed, Failed, performed
 from flowmetal.runtime.process import loader
 from flowmetal.runtime.rows import Draft, plain_name, to_draft, to_row
 from flowmetal.runtime.topics import check_name
@@ -238,10 +238,7 @@ class Sources:
 
     async def _ask(self, source: Source, op: str, sql: str, *args: Any) -> Any:
         url = source.options.get(kw("url"))
-        try:
-            outcome = await self._reader.perform(Call(op, sql, (url, *args)))
-        except Exception as e:  # a connector's bug, too, is something that the database did not give
-            raise _Unread(Failed("value", f"{op} failed: {type(e).__name__}: {e}")) from e
+        outcome = await performed(self._reader, Call(op, sql, (url, *args)))
         if not isinstance(outcome, Completed):
             raise _Unread(outcome)
         if outcome.value is not None and len(outcome.value) > MOST:

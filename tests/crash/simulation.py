@@ -28,6 +28,7 @@ from flowmetal.store import kinds
 from flowmetal.store.memory import MemoryStore
 from flowmetal.testing import Faults, World
 from flowmetal.testing.faults import Crash
+from flowmetal.testing.virtual_loop import ThreadlessLoop
 
 FUNCTIONS = ("work", "flaky", "once")
 SNAPSHOTS: dict[str, Callable[[Any], bool]] = {
@@ -92,7 +93,7 @@ class Simulation:
     """Everything that there is. Methods without `async` are what a test does."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = ThreadlessLoop()
         self.reports: list[dict[str, Any]] = []
         self.loop.set_exception_handler(lambda loop, context: None if isinstance(context.get("exception"), Crash) else self.reports.append(context))
         self.faults = Faults()

@@ -18,7 +18,20 @@ EARLY = 2e-7
 Idle = Callable[["float | None"], None]
 
 
-class VirtualLoop(asyncio.SelectorEventLoop):
+class ThreadlessLoop(asyncio.SelectorEventLoop):
+    """A loop on which everything comes in the same order whenever it is done again, since nothing is done on other threads."""
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+        """Calls the function at once: nothing may depend on how long a thread takes."""
+        future: asyncio.Future[Any] = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:  # noqa: BLE001  it belongs to whoever awaits the future
+            future.set_exception(error)
+        return future
+
+
+class VirtualLoop(ThreadlessLoop):
     """A loop that counts microseconds from zero; `idle` moves it, or sees to it that something can run."""
 
     def __init__(self, idle: Idle, every_turn: Callable[[], None] = lambda: None) -> None:
@@ -36,15 +49,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def move(self, seconds: float) -> None:
         """Moves time forward, to the nearest microsecond but by at least one."""
         self.micros += max(1, round(seconds * MICROS))
-
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
-        """Calls the function at once: time must not depend on how long a thread takes."""
-        future: asyncio.Future[Any] = self.create_future()
-        try:
-            future.set_result(func(*args))
-        except Exception as error:  # noqa: BLE001  it belongs to whoever awaits the future
-            future.set_exception(error)
-        return future
 
 
 class _IdleSelector(selectors.SelectSelector):

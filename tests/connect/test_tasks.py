@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from engines import TOKEN, Door, door
-
-from flowmetal.store.memory import MemoryStore
+from stores import Stores
 
 PROGRAM = """
 (defforeign charge "Charges a card." [order amount] {:retry {:max-attempts 3 :initial #dur "20ms"}})
@@ -30,8 +29,8 @@ PROGRAM = """
 
 
 @pytest.fixture(scope="module")
-def http() -> Iterator[Door]:
-    with door(MemoryStore(), PROGRAM) as client:
+def http(module_stores: Stores) -> Iterator[Door]:
+    with door(module_stores.quick(), PROGRAM) as client:
         yield client
 
 

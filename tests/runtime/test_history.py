@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from bench import Bench, scene
 from lives import HandClock, life, play
+from stores import Stores, several
 
 from flowmetal.runtime.marks import OUTPUT_LIMIT
 from flowmetal.store import kinds
@@ -192,7 +193,7 @@ async def test_a_program_that_changed_under_a_flow_is_noticed(b: Bench) -> None:
 
 
 @pytest.mark.parametrize("source", ["(nope)", "(defflow f [", "(receive 1 2)"])
-def test_mistakes_in_a_cell_are_its_error(source: str) -> None:
+def test_mistakes_in_a_cell_are_its_error(stores: Stores, source: str) -> None:
     @scene
     async def play(b: Bench) -> None:
         cell = await b.cell(source)
@@ -201,7 +202,7 @@ def test_mistakes_in_a_cell_are_its_error(source: str) -> None:
         assert answer["error"]["rendered"]
         assert b.status(cell) == "failed"
 
-    play()
+    play(stores)
 
 
 PARTS = {
@@ -218,6 +219,7 @@ PARTS = {
 }
 
 
+@several
 def test_a_part_of_a_history_is_asked_for(store: Any) -> None:
     async def scene() -> None:
         async with life(store, HandClock(), (World(),)) as engine:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from bench import Bench, scene
+from stores import Stores
 
 from flowmetal.runtime import snapshots
 from flowmetal.store import kinds
@@ -83,7 +84,7 @@ DAMAGE: dict[str, Callable[[Snapshot], Snapshot]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_snapshot_that_cannot_be_read_is_made_again_from_the_log(damage: str) -> None:
+def test_a_snapshot_that_cannot_be_read_is_made_again_from_the_log(stores: Stores, damage: str) -> None:
     @scene
     async def play(b: Bench) -> None:
         flow = await long_flow(b)
@@ -94,7 +95,7 @@ def test_a_snapshot_that_cannot_be_read_is_made_again_from_the_log(damage: str) 
         assert await finish(b, flow) == EXPECTED
         assert len(b.world.sent) == 30
 
-    play()
+    play(stores)
 
 
 @scene

@@ -428,7 +428,7 @@ def test_sql(client: httpx.Client) -> None:
 
 
 def test_sql_as_csv_and_arrow(client: httpx.Client) -> None:
-    body = {"sql": "SELECT 1 AS n, 'a,b' AS s, [1, 2] AS l UNION ALL SELECT NULL, NULL, NULL ORDER BY n"}
+    body = {"sql": "SELECT 1 AS n, 'a,b' AS s, ARRAY[1, 2] AS l UNION ALL SELECT NULL, NULL, NULL ORDER BY n"}
     text = client.post("/v1/sql", json=body, headers={"Accept": "text/csv"})
     assert text.headers["content-type"].startswith("text/csv")
     assert list(csv.reader(io.StringIO(text.text))) == [["n", "s", "l"], ["1", "a,b", "[1,2]"], ["", "", ""]]

@@ -90,7 +90,7 @@ def test_a_failed_attempt_is_made_again_under_the_same_key_after_a_recorded_wait
     (task,) = http.lease("charge")
     assert (task["attempt"], {*keys}) == (3, {task["idempotency_key"]})
     failed = http.rows(
-        "SELECT data->>'$.attempt', data->>'$.error.type', CAST(data->>'$.next_at' AS TIMESTAMPTZ) - \"at\" >= INTERVAL 15 MILLISECOND FROM events "
+        "SELECT data->>'attempt', data->'error'->>'type', CAST(data->>'next_at' AS TIMESTAMPTZ) - \"at\" >= INTERVAL '15 milliseconds' FROM events "
         "WHERE flow_id = ? AND kind = 'attempt-failed'",
         flow,
     )

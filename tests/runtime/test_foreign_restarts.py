@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from lives import HandClock, settle
 from stores import Stores
 
 from flowmetal.errors import LeaseLost, StoreError
 from flowmetal.runtime.control import Make
 from flowmetal.runtime.engine import Engine
-from flowmetal.store.memory import MemoryStore
+from flowmetal.store.protocol import Store
 
 PROGRAM = """
 (defforeign charge [n] {:retry {:max-attempts 3 :initial #dur "400ms"}})
@@ -23,9 +24,9 @@ PROGRAM = """
 
 
 @asynccontextmanager
-async def life(store: MemoryStore) -> AsyncIterator[Engine]:
+async def life(store: Store, **options: Any) -> AsyncIterator[Engine]:
     """An engine over the store that ends as a crash does."""
-    engine = Engine(store)
+    engine = Engine(store, **options)
     await engine.open()
     try:
         yield engine
@@ -74,14 +75,16 @@ def test_an_answer_that_was_taken_is_known_after_a_restart(stores: Stores) -> No
 
 def test_a_failed_attempt_and_its_wait_survive_a_restart(stores: Stores) -> None:
     async def main() -> None:
-        store = stores.quick()
-        async with life(store) as engine:
+        store, clock = stores.quick(), HandClock()
+        async with life(store, clock=clock) as engine:
             _, task = await begun(engine, "buy")
             await engine.foreign.fail(task["id"], {"type": "x/busy", "message": "busy"})
-        async with life(store) as engine:
+        async with life(store, clock=clock) as engine:
             await engine.foreign.fail(task["id"], {"type": "x/busy", "message": "busy"})
+            await settle(engine, 0.1)
             assert await engine.foreign.lease(["charge"]) == [], "it is not time yet"
-            (again,) = await engine.foreign.lease(["charge"], wait=5)
+            await settle(engine, 0.4)
+            (again,) = await engine.foreign.lease(["charge"])
             assert again["attempt"] == 2
 
     asyncio.run(main())
@@ -130,7 +133,7 @@ def test_many_waiting_calls_hold_no_task(stores: Stores) -> None:
     asyncio.run(main())
 
 
-class Store:
+class Troubled:
     """What an engine meets when it writes down that a call of one flow is about to be sent."""
 
     def __init__(self, engine: Engine, flow_id: str, trouble: Callable[[], Awaitable[None]]) -> None:
@@ -154,7 +157,7 @@ def test_of_several_leases_those_that_are_on_disk_are_given_out_although_one_is_
             one, other = [(await engine.start_flow("once", [n]))[0] for n in (1, 2)]
             while len(engine.foreign.open) < 2:
                 await asyncio.sleep(0)
-            store = Store(engine, other, full)
+            store = Troubled(engine, other, full)
             (task,) = await engine.foreign.lease(["charge"], most=5)
             assert task["flow_id"] == one
             with pytest.raises(StoreError):
@@ -180,7 +183,7 @@ def test_a_worker_that_goes_while_its_leases_are_written_down_leaves_them_to_oth
             while len(engine.foreign.open) < 2:
                 await asyncio.sleep(0)
             once = next(task.flow_id for task in engine.foreign.open.values() if task.once)
-            store = Store(engine, once, hangs)
+            store = Troubled(engine, once, hangs)
             poll = asyncio.ensure_future(engine.foreign.lease(["charge"], most=5))
             await begun.wait()
             poll.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from stores import Stores, several
 
 from flowmetal.runtime.marks import OUTPUT_LIMIT
 from flowmetal.store import kinds
+from flowmetal.store.protocol import Commit
 from flowmetal.testing import World
 
 
@@ -179,11 +181,14 @@ async def test_a_program_that_changed_under_a_flow_is_noticed(b: Bench) -> None:
     """Re-execution compares what is asked for: a difference pauses the flow and names both places."""
     await b.load("(defforeign work [n]) (defflow main [] (work 1) (receive))")
     flow = await b.start("main")
-    asked = next(row for row in b.store._flows[flow] if row.kind == kinds.EFFECT_REQUESTED)
-    data = json.loads(asked.data)
-    data["hash"] = "0" * 16
-    asked.data = json.dumps(data)
-    await b.restart()
+    await b.engine.abandon()
+    rows = b.store.rows(flow)
+    asked = next(row for row in rows if row.kind == kinds.EFFECT_REQUESTED)
+    asked.data = json.dumps(json.loads(asked.data) | {"hash": "0" * 16})
+    for commit in (Commit([replace(rows[0], flow_id="$changed", kind=kinds.OUTPUT)], remove={flow: rows[-1].seq}), Commit(rows)):
+        (made,) = b.store.commit_group([commit])
+        assert not isinstance(made, Exception), made
+    await b.open()
     await b.engine.send(flow, "kept")
     await b.settle()
     assert b.status(flow) == "paused"

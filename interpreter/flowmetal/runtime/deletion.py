@@ -69,5 +69,6 @@ async def _check(engine: Engine, flow_id: str, rows: list[Row]) -> None:
         raise FlowConflict(f"{who} is needed: flow {waiting[0]} waits for it")
     if member == flow_id and parent is not None:
         above = await engine.writer.call(engine.store.rows, parent, 0, None, frozenset(kinds.STATUS))
-        if above and history.status_of(above) not in kinds.ENDED:
-            raise FlowConflict(f"{who} is needed: it belongs to flow {parent}, which is {history.status_of(above)}")
+        stands = history.status_of(above) if above else None
+        if stands is not None and stands not in kinds.ENDED:
+            raise FlowConflict(f"{who} is needed: it belongs to flow {parent}, which is {stands}")

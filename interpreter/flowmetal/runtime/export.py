@@ -21,7 +21,6 @@ from flowmetal.lang.renumber import shared_in
 from flowmetal.lang.values import ErrorValue, Instant, kw
 from flowmetal.runtime import flowlog, history, lines, topics
 from flowmetal.runtime.flowlog import FlowLog
-from flowmetal.runtime.history import status_of
 from flowmetal.runtime.rows import Draft, to_row
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Commit, Row, Store, StoreConflict
@@ -139,7 +138,7 @@ async def mark(engine: Engine, open_: dict[str, int], *, by: str = "") -> None:
     logs = {flow_id: rows for flow_id, rows in logs.items() if not _has_moved(rows, open_[flow_id])}
     moved = []
     for flow_id, rows in logs.items():
-        if not rows or rows[0].kind != kinds.FLOW_STARTED or status_of(rows) in kinds.ENDED:
+        if not rows or rows[0].kind != kinds.FLOW_STARTED or history.status_of(rows) in kinds.ENDED:
             raise FlowConflict(f"flow {flow_id} is not open any more", hint="export it again")
         moved += _moved(engine, rows, by)
     try:

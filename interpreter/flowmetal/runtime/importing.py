@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from flowmetal.errors import FlowConflict
 from flowmetal.runtime import flowlog, history, lines, recovery
 from flowmetal.runtime.flowlog import FlowLog
-from flowmetal.runtime.history import status_of
 from flowmetal.runtime.links import callback_key
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Commit, Duplicate, Row, Store, StoreConflict
@@ -75,7 +74,7 @@ def _commit(store: Store, log: FlowLog, by: str, now: int) -> Commit:
 
 def _is_here(theirs: list[Row], ours: list[Row]) -> bool:
     """Whether a flow that is over is here already, the same; raises FlowConflict for another, or one that is open. One that has moved comes back."""
-    status = status_of(ours)
+    status = history.status_of(ours)
     if status == "moved":
         return False
     facts = [[(row.seq, row.kind, row.at, row.step) for row in rows] for rows in (theirs, ours)]

@@ -138,7 +138,8 @@ class Dispatcher:
         self.engine.topics.wake(topics.ENDINGS)
         if process.parent_call is not None:
             parent, step = process.parent_call
-            self.engine.put(parent, if_open(step, outcome_draft(step, process.flow_id, *_left(process, draft))))
+            if self.engine.sharing.owns(parent):  # whose it is learns of the end from the log
+                self.engine.put(parent, if_open(step, outcome_draft(step, process.flow_id, *_left(process, draft))))
 
     def end_child(self, child: str, reason: str, by: str) -> None:
         """Asks a flow that belongs to another to end."""
@@ -150,6 +151,8 @@ class Dispatcher:
         """Sends one request that is on disk, unless it only waits. `attempts` are those on record."""
         op, step = draft.facts["op"], draft.step
         assert step is not None
+        if not self.engine.sharing.owns(flow_id) or (flow_id, step) in self.calls:
+            return
         due = draft.facts.get("due_at")
         desk = self.desks.get(op)
         if "linked" in draft.facts:

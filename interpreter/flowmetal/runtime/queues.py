@@ -91,16 +91,12 @@ class Queues:
     async def open(self) -> None:
         """Reads the declarations, and which flows are in a queue."""
         call, store = self.engine.writer.call, self.engine.store
-        await self._read()
+        await self.read()
         for queue in self.queues.values():
             kept: str | None = await call(store.get_meta, _meta(queue))
             queue.begun.extend(json.loads(kept or "[]"))
-        if self.queues:
-            flows = await call(store.open_flows)
-            for chunk in (flows[i : i + CHUNK] for i in range(0, len(flows), CHUNK)):
-                await self.find(chunk)
 
-    async def _read(self) -> None:
+    async def read(self) -> None:
         """Reads the declarations; the newest of each queue counts."""
         load = loader(self.engine.definitions.registry)
         declared = [to_draft(row, load) for row in await self.engine.writer.call(self.engine.store.rows, kinds.QUEUES_STREAM)]
@@ -109,7 +105,12 @@ class Queues:
 
     async def find(self, flows: list[str]) -> None:
         """Notes which of these flows are in a queue."""
+        for chunk in (flows[i : i + CHUNK] for i in range(0, len(flows), CHUNK)):
+            await self._find(chunk)
+
+    async def _find(self, flows: list[str]) -> None:
         call, store = self.engine.writer.call, self.engine.store
+        flows = [flow_id for flow_id in flows if self.engine.sharing.owns(flow_id)]
         first = await call(store.rows_of, dict.fromkeys(flows, 0), frozenset({kinds.FLOW_STARTED}))
         named = {flow_id: queue for flow_id, rows in first.items() if (queue := json.loads(rows[0].data).get("queue"))}
         for flow_id, queue in named.items():
@@ -130,7 +131,7 @@ class Queues:
         try:
             await self.engine.commit(Commit([self.declaration(name, options, key, by)], unique=(kinds.QUEUE_DECLARED, key)))
         except Duplicate:  # the answer to the first time was lost, and others may have come after it
-            await self._read()
+            await self.read()
             return
         self.note(name, options)
 
@@ -197,6 +198,10 @@ class Queues:
         self.entries[key] = queue, entry
         heapq.heappush(queue.waiting, (-priority, next(self._orders), entry))
         self._pump(queue)
+
+    def within(self) -> set[Key]:
+        """Calls that have a place in some queue."""
+        return {key for queue in self.queues.values() for key in queue.inside if key[1] != BEGIN}
 
     def waits(self, flow_id: str, step: int) -> bool:
         """Whether a step waits for its queue."""

@@ -266,14 +266,14 @@ class Tasks(Leases):
 
         def make(process: Process) -> Draft | None:
             there.append(is_open(process, task.step))
-            return Draft(kinds.ATTEMPT_STARTED, task.step, None, {"attempt": task.attempt, "task": lease.id}) if there[0] else None
+            return Draft(kinds.ATTEMPT_STARTED, task.step, None, {"attempt": task.attempt, "task": lease.id}) if there[-1] else None
 
         try:
             await self.engine.deliver(task.flow_id, make)
         except BaseException:
             self._give_back(lease)
             raise
-        return bool(there and there[0]) and lease.id in self.leases
+        return bool(there and there[-1]) and lease.id in self.leases
 
     def _described(self, lease: Lease) -> dict[str, Any]:
         task = lease.task

@@ -229,8 +229,8 @@ class Actor:
             return await self.load()
         await engine.catch_up_all()
         process = await self.load()
-        for item in [item for item in turn.items if item.once is not None]:
-            if await engine.writer.call(engine.store.find, *item.once) is not None:
+        for item in list(turn.items):
+            if item.once is not None and await engine.writer.call(engine.store.find, item.once[0], item.once[1]) is not None:
                 item.done()
                 turn.items.remove(item)
         return process

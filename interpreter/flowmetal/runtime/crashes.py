@@ -52,7 +52,8 @@ class CrashWatch:
             return []
         before: dict[str, int] = {}
         for place in sorted({self._place(flow_id) for flow_id in running}):
-            before |= json.loads(await call(store.get_meta, place) or "{}")
+            known: str | None = await call(store.get_meta, place)
+            before |= json.loads(known or "{}")
         counts = {flow_id: before.get(flow_id, 0) + 1 for flow_id in running}  # one that was not watched may have been computing
         enough = [flow_id for flow_id, count in counts.items() if count >= ENOUGH]
         watched = {flow_id: count for flow_id, count in counts.items() if count < ENOUGH}

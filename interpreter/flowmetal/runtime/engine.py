@@ -110,6 +110,8 @@ class Engine:
         self.watch = self.watchers.watch
         self.sharing = Sharing(self)
         self.tasks: set[asyncio.Task[Any]] = set()
+        self.attending: set[asyncio.Task[Any]] = set()
+        """Tasks that never end by themselves."""
         self.sending = KeyedLocks()
         """Messages being sent, so that two with one key are one."""
         self.closing = False
@@ -176,7 +178,7 @@ class Engine:
             self._sweeper.cancel()
         self.foreign.close()
         self.keeping.retention.close()
-        tasks = [t for t in self.tasks if t is not asyncio.current_task()]
+        tasks = [t for t in (*self.tasks, *self.attending) if t is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -193,8 +195,15 @@ class Engine:
         task.add_done_callback(self._task_done)
         return task
 
+    def attend(self, coroutine: Any) -> None:
+        """A task that goes on until the engine ends, and is no work of it."""
+        task = self.spawn(coroutine)
+        self.tasks.discard(task)
+        self.attending.add(task)
+
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         self.tasks.discard(task)
+        self.attending.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self.report(task.exception(), task)
         if self.clock.virtual:

@@ -22,8 +22,8 @@ from flowmetal.store.sharing import SHARES, News, SharedStore, Standing, share_o
 if TYPE_CHECKING:
     from flowmetal.runtime.engine import Engine
 
-EVERY: Final = 3.0
-"""Seconds between two looks at who is there; less than half a lease."""
+EVERY: Final = 1.0
+"""Seconds between two looks at who is there."""
 POLL: Final = 0.5
 """Seconds after which the log is looked at for what others have written, when no sign of it came."""
 PATIENCE: Final = 10.0
@@ -70,7 +70,8 @@ class Sharing:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(event.set)
 
-        await self.engine.writer.call(store.listen, lambda: sign(self._news), lambda: sign(self._change))
+        events = self._news, self._change, self.engine.foreign.offers.sign, self.engine.queues.room
+        await self.engine.writer.call(store.listen, *(lambda event=event: sign(event) for event in events))
         standing = await self.engine.writer.call(store.balance)
         self.mine.update(standing.mine)
         self.members = standing.members
@@ -80,8 +81,10 @@ class Sharing:
     def begin(self) -> None:
         """Follows the log and the other interpreters from now on."""
         if self.store is not None:
-            self.engine.spawn(self._keep(self.store))
-            self.engine.spawn(self._follow(self.store))
+            self.engine.attend(self._keep(self.store))
+            self.engine.attend(self._follow(self.store))
+            self.engine.attend(self.engine.queues.watch())
+            self.engine.attend(self.engine.foreign.offers.keep())
 
     # Whose flows are whose
 
@@ -143,12 +146,14 @@ class Sharing:
     def _let_go(self, share: int) -> None:
         """What is in memory of the flows of a share goes; whoever has it next finds all of it in the log."""
         engine = self.engine
+        for task in [task for task in engine.foreign.open.values() if share_of(task.flow_id) == share]:
+            engine.foreign.forget(task)  # the table of offers stays as it is
         desks = (engine.foreign.open, engine.topics.waiters, engine.asking.open, engine.queues.entries, engine.links.open, engine.timers.due_at)
         for flow_id, step in [key for desk in desks for key in desk if share_of(key[0]) == share and not kinds.is_stream(key[0])]:
             engine.dispatcher.let_go(flow_id, step)
             engine.timers.discard(flow_id, -step)
         for flow_id in [flow for flow in engine.queues.flows if share_of(flow) == share]:
-            engine.queues.ended(flow_id)
+            engine.queues.let_go(flow_id)
         for flow_id in [flow for flow in engine.actors if share_of(flow) == share]:
             engine.forget(flow_id)
 
@@ -176,6 +181,7 @@ class Sharing:
         mine = {flow_id: rows[0].seq - 1 for flow_id, rows in others.items() if self.owns(flow_id)}
         for flow_id, written in (await self.engine.writer.call(self.engine.store.rows_of, mine)).items():
             self.engine.actor(flow_id).notice([row for row in written if row.seq in {each.seq for each in others[flow_id]}])
+        await self._guests({flow_id: rows for flow_id, rows in others.items() if flow_id not in mine})
         for flow_id in others:
             self.engine.watchers.wake(flow_id)
             if flow_id not in mine:
@@ -185,6 +191,13 @@ class Sharing:
         if any(row.kind in kinds.ENDING for flow_id in mine for row in others[flow_id]):
             await recovery.end_orphans(self.engine)
         await self._ended([flow_id for flow_id, rows in others.items() if flow_id not in mine and any(row.kind in kinds.ENDING for row in rows)])
+
+    async def _guests(self, others: dict[str, list[News]]) -> None:
+        """Rows of others' flows, of whose calls workers here may have some."""
+        offers = self.engine.foreign.offers
+        told = {flow_id: others[flow_id][0].seq - 1 for flow_id, _ in offers.guests if flow_id in others}
+        for rows in (await self.engine.writer.call(self.engine.store.rows_of, told)).values() if told else ():
+            offers.others_wrote(rows)
 
     async def _ended(self, flows: list[str]) -> None:
         """Flows of others have ended: those of them that flows of ours had called are the outcome of that call."""

@@ -4,8 +4,8 @@ What goes in: an interpreter's session. What comes out: its standing among the o
 The one rule: an interpreter is dead for the others once its row is gone, and whoever removes the row frees its shares in the same
 transaction; so what a dead one wrote is there before anybody takes its place, and what it sends later is refused.
 
-An interpreter whose connection is gone may be on its way back: it is given half its lease. After the server itself has begun
-anew, when nobody could renew anything, all have a whole lease from then on.
+An interpreter whose connection is gone may be on its way back: it is given `GRACE` from its last sign of life. After the server
+itself has begun anew, when nobody could give one, all have a whole lease from then on.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from flowmetal.store.sharing import SHARES, Standing
 
 log = logging.getLogger("flowmetal.store")
 
+GRACE: Final = 2
+"""Seconds since its last sign of life within which one without a connection may come back; more than `balance` is called at least."""
 _LEASE: Final = f"interval '{schema.LEASE_SECONDS} seconds'"
-ALIVE: Final = f"""(i.until > now() AND (i.until > now() + {_LEASE} / 2 OR EXISTS (SELECT FROM pg_stat_activity a
+ALIVE: Final = f"""(i.until > now() AND (i.until > now() + {_LEASE} - interval '{GRACE} seconds' OR EXISTS (SELECT FROM pg_stat_activity a
     WHERE a.pid = i.backend AND coalesce(a.backend_start = i.backend_start, true)))
     OR i.backend_start < pg_postmaster_start_time() AND now() < pg_postmaster_start_time() + {_LEASE})"""
 """Whether an interpreter has its shares. When a connection began is hidden from other users: they wait for the lease to run out."""
 
-_RENEW: Final = f"UPDATE fm.interpreters SET until = {schema.UNTIL} WHERE id = $1 AND fence = $2 RETURNING 1"
+RENEW: Final = f"UPDATE fm.interpreters SET until = {schema.UNTIL} WHERE id = $1 AND fence = $2 RETURNING 1"
 _GIVE_UP: Final = "UPDATE fm.shares SET owner = NULL, lost = false WHERE owner = $1 AND n = ANY($2::integer[]) RETURNING n"
 _BURY: Final = f"""DELETE FROM fm.interpreters WHERE id IN
     (SELECT i.id FROM fm.interpreters i WHERE i.id <> $1 AND NOT {ALIVE} ORDER BY i.id FOR UPDATE SKIP LOCKED) RETURNING id"""
@@ -39,7 +41,10 @@ _COUNT: Final = "SELECT (SELECT count(*) FROM fm.interpreters), (SELECT count(*)
 _TAKE: Final = """UPDATE fm.shares s SET owner = $1 FROM (SELECT n, lost FROM fm.shares WHERE owner IS NULL ORDER BY n
     FOR UPDATE SKIP LOCKED LIMIT $2::bigint) f WHERE s.n = f.n RETURNING f.n, f.lost"""
 _MINE: Final = "SELECT n FROM fm.shares WHERE owner = $1"
+_LAPSE: Final = """UPDATE fm.offers SET holder = NULL WHERE (flow_id, step) IN (SELECT o.flow_id, o.step FROM fm.offers o WHERE o.holder IS NOT NULL
+    AND NOT EXISTS (SELECT FROM fm.interpreters i WHERE i.id = o.holder) ORDER BY o.flow_id, o.step FOR UPDATE SKIP LOCKED)"""
 LEAVE: Final = (
+    "UPDATE fm.offers SET holder = NULL WHERE holder = $1",
     "UPDATE fm.shares SET owner = NULL, lost = false WHERE owner = $1",
     "DELETE FROM fm.interpreters WHERE id = $1",
 )
@@ -49,11 +54,12 @@ CHANGE: Final = "SELECT pg_notify($1, $2)"
 def balance(connection: Any, me: str, fence: int, given_up: Collection[int]) -> Standing | None:
     """See `SharedStore.balance`; None where this interpreter's row is gone."""
     with connection.transaction():
-        if connection.execute(_RENEW, (me, str(fence))).fetchone() is None:
+        if connection.execute(RENEW, (me, str(fence))).fetchone() is None:
             return None
         changed = bool(given_up) and bool(connection.execute(_GIVE_UP, (me, sorted(given_up))).fetchall())
         changed |= bool(connection.execute(_BURY, (me,)).fetchall())
         connection.execute(_FREE)
+        connection.execute(_LAPSE)
         members, have = connection.execute(_COUNT, (me,)).fetchone()
         fair = -(-SHARES // members)
         taken = connection.execute(_TAKE, (me, str(max(0, fair - have)))).fetchall()
@@ -67,9 +73,11 @@ def balance(connection: Any, me: str, fence: int, given_up: Collection[int]) -> 
 class Listener:
     """A thread that hears the others' signs, on a connection of its own, as long as the server is there."""
 
-    def __init__(self, url: str, me: str, on_news: Callable[[], object], on_change: Callable[[], object]) -> None:
+    def __init__(
+        self, url: str, me: str, on_news: Callable[[], object], on_change: Callable[[], object], on_offer: Callable[[], object], on_room: Callable[[], object]
+    ) -> None:  # fmt: skip
         self._url, self._me = url, me
-        self._calls = {schema.NOTIFY: on_news, schema.CHANGED: on_change}
+        self._calls = {schema.NOTIFY: on_news, schema.CHANGED: on_change, schema.OFFERED: on_offer, schema.ROOM: on_room}
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="flowmetal-listener", daemon=True)
         self._thread.start()

@@ -90,16 +90,19 @@ class Session:
     def close(self) -> None:
         """Leaves. Idempotent."""
         if not self.connection.closed:
-            with contextlib.suppress(driver().Error):
-                with self.connection.transaction():
-                    for sql in members.LEAVE:
-                        self.connection.execute(sql, (self.id,))
-                    self.connection.execute(members.CHANGE, (schema.CHANGED, self.id))
+            with contextlib.suppress(driver().Error), self.connection.transaction():
+                for sql in members.LEAVE:
+                    self.connection.execute(sql, (self.id,))
+                self.connection.execute(members.CHANGE, (schema.CHANGED, self.id))
             self.connection.close()
 
     def balance(self, given_up: Collection[int]) -> Standing | None:
         """See `postgres_members.balance`."""
         return members.balance(self.connection, self.id, self.fence, given_up)
+
+    def renew(self) -> bool:
+        """Extends the lease, in a transaction that others then wait for before they remove this interpreter; False where they have."""
+        return self.connection.execute(members.RENEW, (self.id, str(self.fence))).fetchone() is not None
 
     def _enter(self) -> None:
         with self.connection.transaction():

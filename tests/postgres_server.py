@@ -120,7 +120,7 @@ class Server:
         """The database is empty again, and may be had by the next test."""
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
-            for table in ("log", "documents", "blobs", "snapshots", "interpreters"):
+            for table in ("log", "documents", "blobs", "snapshots", "interpreters", "offers", "queues", "slots", "lines"):
                 connection.execute(f"DELETE FROM fm.{table}")  # type: ignore[arg-type]
             connection.execute("UPDATE fm.head SET pos = 0")
             connection.execute("DELETE FROM fm.meta WHERE key NOT IN ('format', 'store_id', 'created_at', 'views', 'views_schema')")

@@ -37,11 +37,11 @@ async def recover(engine: Engine, shares: frozenset[int], lost: frozenset[int]) 
     call, store = engine.writer.call, engine.store
     running = [flow_id for flow_id in await call(store.open_flows, "running") if share_of(flow_id) in shares]
     poisoned = await engine.crashes.open(running, shares, lost)
-    if engine.queues.queues:
-        await engine.queues.find([flow_id for flow_id in await call(store.open_flows) if share_of(flow_id) in shares])
+    await engine.queues.recover(shares)
     timers, rows = await call(_open, store, frozenset(engine.dispatcher.desks), shares)
     for due, flow_id, step in timers:
         engine.timers.add(due, flow_id, step)
+    await engine.foreign.offers.read(shares, {(row.flow_id, row.step) for row in rows if row.step is not None})
     take_up(engine, rows)
     await end_orphans(engine)
     for flow_id in running:

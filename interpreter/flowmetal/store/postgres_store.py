@@ -14,19 +14,21 @@ from typing import Any, Final, TypeVar
 
 from flowmetal.errors import FlowmetalError
 from flowmetal.store import kinds
+from flowmetal.store import postgres_queues as queues
 from flowmetal.store import postgres_rows as reading
 from flowmetal.store import postgres_schema as schema
 from flowmetal.store.plain_rows import plain_rows
 from flowmetal.store.plan import Plan, by_itself
 from flowmetal.store.postgres_commit import Guard, Unsure, begin, find_odd, write, write_within
 from flowmetal.store.postgres_members import Listener
+from flowmetal.store.postgres_offers import PostgresOffers
 from flowmetal.store.postgres_open import driver, first_line, quoted
 from flowmetal.store.postgres_pool import Pool
 from flowmetal.store.postgres_session import Session
 from flowmetal.store.postgres_sql import result_of, run_select
 from flowmetal.store.postgres_text import from_text, to_text
 from flowmetal.store.protocol import Commit, Faults, Outcome, Result, Row, Snapshot, StoreError
-from flowmetal.store.sharing import News, Standing
+from flowmetal.store.sharing import Limits, News, Place, Standing
 
 T = TypeVar("T")
 
@@ -49,6 +51,7 @@ class PostgresStore:
         self._pool = Pool(url)
         self._session = Session(url)
         self._listener: Listener | None = None
+        self.offers = PostgresOffers(self._session, self._run)
         self._last_pos = self._followed = self._greatest_pos()
         self._own: deque[tuple[int, int]] = deque()
         """Where rows stand that were written here, and not come to yet in following the log."""
@@ -123,9 +126,29 @@ class PostgresStore:
                     news.append(News(pos, flow_id, seq, kind))
         return news
 
-    def listen(self, on_news: Callable[[], object], on_change: Callable[[], object]) -> None:
+    def listen(
+        self, on_news: Callable[[], object], on_change: Callable[[], object], on_offer: Callable[[], object], on_room: Callable[[], object]
+    ) -> None:  # fmt: skip
         """See `SharedStore.listen`."""
-        self._listener = Listener(self.url, self._session.id, on_news, on_change)
+        if self._listener is not None:
+            self._listener.close()
+        self._listener = Listener(self.url, self._session.id, on_news, on_change, on_offer, on_room)
+
+    def enter(self, queue: str, places: Sequence[Place], limits: Limits, now: int) -> tuple[int, int | None]:
+        """See `SharedStore.enter`."""
+        return self._alive(lambda connection, me: queues.enter(connection, me, queue, places, limits, now))
+
+    def settle(self, queue: str, inside: Collection[Place], outside: Collection[Place]) -> None:
+        """See `SharedStore.settle`."""
+        self._alive(lambda connection, me: queues.settle(connection, me, queue, inside, outside))
+
+    def reclaim(self, shares: Collection[int], inside: Collection[tuple[str, str]]) -> None:
+        """See `SharedStore.reclaim`."""
+        self._alive(lambda connection, me: queues.reclaim(connection, me, shares, inside))
+
+    def inside(self, queue: str) -> list[Place]:
+        """See `SharedStore.inside`."""
+        return [(from_text(flow_id), step) for flow_id, step in self._run(queues.INSIDE, (to_text(queue),))]
 
     def announce(self, host: str | None) -> None:
         """Says where this interpreter answers; see `postgres_session.hosts`."""
@@ -371,6 +394,17 @@ class PostgresStore:
             return ask()
         except driver().Error as error:
             raise _wrap(error) from error
+
+    def _alive(self, ask: Callable[[Any, str], T]) -> T:
+        """Does something in a transaction, unless others have taken this interpreter for dead."""
+
+        def within() -> T:
+            with self._session.connection.transaction():
+                if not self._session.renew():
+                    raise self._taken()
+                return ask(self._session.connection, self._session.id)
+
+        return self._again(within)
 
     def _run(self, sql: str, params: Sequence[object] = ()) -> list[Any]:
         return self._again(lambda: self._session.connection.execute(sql, params).fetchall())

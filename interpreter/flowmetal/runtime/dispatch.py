@@ -118,6 +118,9 @@ class Dispatcher:
         elif there is not None:
             self.call_off(process.flow_id, draft.step)
 
+    def _not_done(self, process: Process, draft: Draft) -> None:
+        self.engine.foreign.told(process.flow_id, draft)
+
     def _resumed(self, process: Process, draft: Draft) -> None:
         for step, there in process.open.items():
             if there.due_at is not None:
@@ -349,7 +352,7 @@ _AFTER = {
     kinds.EFFECT_FAILED: Dispatcher._settled, kinds.PROMISE_SETTLED: Dispatcher._settled, kinds.EFFECT_CANCELLED: Dispatcher._cancelled,
     kinds.EFFECT_CANCELLING: Dispatcher._cancelling, kinds.FLOW_PAUSED: Dispatcher._paused, kinds.FLOW_RESUMED: Dispatcher._resumed,
     kinds.FLOW_RETRIED: Dispatcher._resumed, kinds.FLOW_STEPPED: Dispatcher._resumed,
-    kinds.CELL_RESULT: Dispatcher._result,
+    kinds.CELL_RESULT: Dispatcher._result, kinds.ATTEMPT_FAILED: Dispatcher._not_done, kinds.LEASE_EXPIRED: Dispatcher._not_done,
     **dict.fromkeys(kinds.ENDING, Dispatcher._ended),
 }  # fmt: skip
 

@@ -11,18 +11,20 @@ A call that a worker here takes at once is never in the table, nor is any while 
 from __future__ import annotations
 
 import asyncio
-import sys
+import contextlib
 from collections import Counter
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
-from flowmetal.errors import FlowmetalError, StoreError
-from flowmetal.runtime import recovery
-from flowmetal.runtime.process import loader
+from flowmetal.errors import FlowmetalError, FlowNotFound, StoreError
+from flowmetal.runtime.control import is_open
+from flowmetal.runtime.process import Process, loader
 from flowmetal.runtime.rows import to_draft
+from flowmetal.runtime.snapshots import SENDINGS
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Row
 from flowmetal.store.sharing import Offer, OfferTable
+from flowmetal.store.unanswered import unanswered
 
 if TYPE_CHECKING:
     from flowmetal.runtime.engine import Engine
@@ -314,7 +316,26 @@ class Offers:
         """Begins with a call anew, from the log."""
         self.out.pop((task.flow_id, task.step), None)
         self.engine.foreign.forget(task)
-        self.engine.insist(lambda: recovery.recover_flow(self.engine, task.flow_id, sys.maxsize))
+        self.engine.insist(lambda: self._take_up(task))
+
+    async def _take_up(self, task: Task) -> None:
+        engine, step = self.engine, task.step
+        rows: list[Row] = await engine.writer.call(engine.store.rows, task.flow_id, task.seq - 1)
+        if not any(row.seq == task.seq for row in unanswered(rows)):
+            return
+        await engine.catch_up_all()
+        load = loader(engine.definitions.registry)
+        request, *sent = [to_draft(row, load) for row in rows if row.step == step and (row.seq == task.seq or row.kind in SENDINGS)]
+        attempts = [draft for draft in sent if draft.kind != kinds.EFFECT_CANCELLING]
+
+        def make(process: Process) -> None:
+            if is_open(process, step):
+                engine.dispatcher.begin(task.flow_id, task.run, request, attempts)
+                if len(attempts) < len(sent):
+                    engine.dispatcher.call_off(task.flow_id, step, was_sent=True)
+
+        with contextlib.suppress(FlowNotFound):
+            await engine.deliver(task.flow_id, make)
 
 
 def offered(task: Task, place: int) -> Offer:

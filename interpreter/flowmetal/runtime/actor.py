@@ -185,6 +185,7 @@ class Actor:
             self._arrivals(process, turn)
             taken = len(process.pending)
             if not owned:
+                self._status(process, turn)  # whoever takes the flow up finds that there is something to compute
                 await self._write(process, turn)
                 self._written_for_another(turn)
                 return

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
 from flowmetal.runtime import lines, recovery
@@ -40,6 +39,10 @@ class Sharing:
         self.store = engine.store if isinstance(engine.store, SharedStore) else None
         self.mine: set[int] = set(ALL) if self.store is None else set()
         """The shares whose flows this engine computes."""
+        self._fresh: set[int] = set()
+        """Shares that are ours, and whose flows have not been taken up yet."""
+        self._crashed: set[int] = set()
+        """Those of them whose last interpreter ended without giving them up."""
         self.leaving: dict[int, float] = {}
         """Shares that are to be given up once they are at rest, and until when that is waited for, by the loop's clock."""
         self._kept: dict[int, float] = {}
@@ -110,15 +113,22 @@ class Sharing:
         new = standing.mine - self.mine - self.leaving.keys()
         self.mine.update(new)
         self._taken |= dict.fromkeys(new, standing.pos)
-        await self._take_up(new, standing.lost)
+        self._fresh |= new
+        self._crashed |= standing.lost
+        await self._take_up()
         self._give_up(len(standing.mine) - standing.fair)
+        await self._take_up()
         if led != self.leads:
             await self.engine.lead()
 
-    async def _take_up(self, shares: Collection[int], lost: frozenset[int]) -> None:
-        if shares:
+    async def _take_up(self) -> None:
+        """Takes up the flows of fresh shares; done again from the beginning where the store fails on the way."""
+        fresh = frozenset(self._fresh & self.mine)
+        if fresh:
             await self.engine.catch_up_all()
-            await recovery.recover(self.engine, frozenset(shares), lost)
+            await recovery.recover(self.engine, fresh, frozenset(self._crashed))
+        self._fresh -= fresh
+        self._crashed.clear()
 
     def _give_up(self, surplus: int) -> None:
         """Chooses what is to be given up, first what is at rest; what does not come to rest stays."""
@@ -128,8 +138,7 @@ class Sharing:
             del self.leaving[share]
             self._kept[share] = now + PATIENCE
             self.mine.add(share)
-        if back:
-            self.engine.insist(lambda: self._take_up(back, frozenset()))
+            self._fresh.add(share)
         surplus -= len(self.leaving)
         able = [share for share in sorted(self.mine, reverse=True) if self._kept.get(share, 0.0) <= now]
         able.sort(key=self._at_rest, reverse=True)

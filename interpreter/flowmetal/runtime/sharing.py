@@ -49,6 +49,7 @@ class Sharing:
         """Shares that did not come to rest, and when that may be tried again."""
         self._taken: dict[int, int] = {}
         """Where the log stood when a share was taken: its rows before that are no news."""
+        self._leads = False
         self.members = 1
         self.lost: frozenset[int] = frozenset()
         """Shares whose last interpreter ended without giving them up, as this engine opens."""
@@ -83,6 +84,7 @@ class Sharing:
 
     def begin(self) -> None:
         """Follows the log and the other interpreters from now on."""
+        self._leads = self.leads
         if self.store is not None:
             self.engine.attend(self._keep(self.store))
             self.engine.attend(self._follow(self.store))
@@ -109,7 +111,6 @@ class Sharing:
             self._let_go(share)
         standing: Standing = await self.engine.writer.call(store.balance, given_up)
         self.members = standing.members
-        led = self.leads
         new = standing.mine - self.mine - self.leaving.keys()
         self.mine.update(new)
         self._taken |= dict.fromkeys(new, standing.pos)
@@ -118,8 +119,9 @@ class Sharing:
         await self._take_up()
         self._give_up(len(standing.mine) - standing.fair)
         await self._take_up()
-        if led != self.leads:
+        if self._leads != self.leads:
             await self.engine.lead()
+            self._leads = self.leads
 
     async def _take_up(self) -> None:
         """Takes up the flows of fresh shares; done again from the beginning where the store fails on the way."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psycopg
 import pytest
 from postgres_server import Server
 
 from flowmetal.runtime.engine import Engine
 from flowmetal.store import kinds
 from flowmetal.store.postgres_store import PostgresStore
+from flowmetal.store.sharing import SHARES, Limits, share_of
 
 SOURCE = """
 (defforeign work [n] {:queue :calls})
@@ -26,8 +29,8 @@ SECONDS = 60.0
 class Both:
     """Two engines on one store."""
 
-    def __init__(self, url: str, engines: list[Engine]) -> None:
-        self.url, self.engines = url, engines
+    def __init__(self, reader: psycopg.Connection, engines: list[Engine]) -> None:
+        self.reader, self.engines = reader, engines
         self.a, self.b = engines
 
     async def declare(self, name: str, limits: str) -> None:
@@ -50,12 +53,9 @@ class Both:
 
     def lives(self, flows: list[str]) -> list[tuple[int, int, int | None]]:
         """Of the flows that have begun: when, and where in the log they have begun and ended."""
-        found = []
-        for rows in self.a.store.rows_of(dict.fromkeys(flows, 0)).values():
-            begun = [row for row in rows if row.kind == kinds.EFFECT_COMPLETED and row.step == 0]
-            ended = [row.pos for row in rows if row.kind in kinds.ENDING]
-            found += [(row.at, row.pos, ended[0] if ended else None) for row in begun]
-        return sorted(found)
+        sql = """SELECT b.at_us, b.pos, e.pos FROM fm.log b LEFT JOIN fm.log e ON e.flow_id = b.flow_id AND e.kind = ANY(%s)
+            WHERE b.flow_id = ANY(%s) AND b.kind = %s AND b.step = 0 ORDER BY b.pos"""
+        return self.reader.execute(sql, (sorted(kinds.ENDING), flows, kinds.EFFECT_COMPLETED)).fetchall()
 
     def most(self, flows: list[str]) -> int:
         """How many were inside at once, at most, as the log has it."""
@@ -68,14 +68,14 @@ class Both:
 
     def slots(self) -> list[tuple[str, int]]:
         """Who has a place, as the store has it."""
-        return sorted((flow_id, step) for queue in ("q", "calls") for flow_id, step in self.a.store.inside(queue))  # type: ignore[attr-defined]
+        return self.reader.execute("SELECT flow_id, step FROM fm.slots ORDER BY flow_id, step").fetchall()
 
     async def kill(self, engine: Engine) -> None:
         """An engine ends as a crash does: its connections are cut, and it says nothing."""
         await engine.abandon()
         store: Any = engine.store
-        store._listener.close()
         store._session.connection.close()
+        store.close()
         self.engines.remove(engine)
 
 
@@ -89,7 +89,8 @@ async def until(so: Callable[[], bool]) -> None:
 @contextlib.asynccontextmanager
 async def both(url: str) -> AsyncIterator[Both]:
     engines = [Engine(PostgresStore(url)), Engine(PostgresStore(url))]
-    there = Both(url, engines)
+    reader = psycopg.connect(url, autocommit=True)
+    there = Both(reader, engines)
     try:
         for engine in engines:
             await engine.open()
@@ -100,6 +101,7 @@ async def both(url: str) -> AsyncIterator[Both]:
         for engine in list(engines):
             await engine.close()
             engine.store.close()
+        reader.close()
 
 
 Scene = Callable[[Both], Awaitable[None]]
@@ -273,3 +275,96 @@ def test_a_limit_that_is_declared_later_counts_who_is_inside_already(play: Any) 
         await until(lambda: (late, 0) in there.slots())
 
     play(scene)
+
+
+# At the store
+
+
+@pytest.fixture
+def stores(postgres: Server) -> Any:
+    """Two interpreters' stores, in one empty database."""
+    url = postgres.store()
+    there = [PostgresStore(url), PostgresStore(url)]
+    yield there
+    for store in there:
+        store.close()
+    postgres.give_back(url)
+
+
+ONE = Limits(concurrency=1)
+
+
+def test_who_was_refused_is_next_as_long_as_it_asks(stores: Any) -> None:
+    first, second = stores
+    assert first.enter("q", [("f", 1), ("f", 2)], ONE, 0) == (1, None)
+    assert second.enter("q", [("g", 1)], ONE, 0) == (0, None)
+    first.settle("q", [], [("f", 1)])
+    assert first.enter("q", [("f", 2)], ONE, 0) == (1, None)  # it has asked before the other
+    first.settle("q", [], [("f", 2)])
+    assert first.enter("q", [("f", 3)], ONE, 0) == (0, None)
+    assert second.enter("q", [("g", 1)], ONE, 0) == (1, None)
+    second.settle("q", [], [("g", 1)])
+    assert second.enter("q", [("g", 2)], ONE, 0) == (0, None)
+    assert first.enter("q", [("f", 3)], ONE, 0) == (1, None)
+
+
+def test_two_that_enter_at_the_same_time_are_never_more_than_allowed(stores: Any) -> None:
+    inside: set[tuple[str, int]] = set()
+    most: list[int] = []
+
+    def come_and_go(name: str, store: PostgresStore) -> None:
+        for n in range(1, 200):
+            entered, _ = store.enter("q", [(name, n), (name, -n)], Limits(concurrency=3), 0)
+            here = [(name, n), (name, -n)][:entered]
+            inside.update(here)
+            most.append(len(inside))
+            inside.difference_update(here)
+            store.settle("q", [], here)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(come_and_go, ("f", "g"), stores))
+    assert 2 <= max(most) <= 3
+
+
+def test_a_rate_says_when_the_next_may_enter(stores: Any) -> None:
+    first, second = stores
+    rate = Limits(rate=(2, 100))
+    assert first.enter("q", [("f", 1)], rate, 1_000) == (1, None)
+    assert second.enter("q", [("g", 1), ("g", 2)], rate, 1_050) == (1, 1_100)
+    assert first.enter("q", [("f", 2)], rate, 1_099) == (0, 1_100)
+    assert second.enter("q", [("g", 2), ("g", 3)], rate, 1_100) == (1, 1_150)
+
+
+def test_asked_again_it_says_what_it_has(stores: Any) -> None:
+    first, second = stores
+    both = Limits(concurrency=2, rate=(2, 100))
+    keys = [("f", 1), ("f", 2), ("f", 3)]
+    assert first.enter("q", keys, both, 1_000) == (2, None)
+    assert second.enter("q", [("g", 1)], both, 1_000) == (0, None)
+    assert first.enter("q", keys, both, 1_000) == (2, None)
+    assert sorted(second.inside("q")) == [("f", 1), ("f", 2)]
+
+
+def test_a_call_that_two_want_has_a_place_for_each_until_one_gives_up(stores: Any) -> None:
+    first, second = stores
+    two = Limits(concurrency=2)
+    assert first.enter("q", [("f", 1)], two, 0) == second.enter("q", [("f", 1)], two, 0) == (1, None)
+    second.settle("q", [], [("f", 1)])
+    assert second.inside("q") == [("f", 1)]
+    assert second.enter("q", [("g", 1), ("g", 2)], two, 0) == (1, None)
+
+
+def test_places_of_flows_are_their_interpreters_alone(stores: Any) -> None:
+    first, second = stores
+    mine = first.balance().mine
+    flow_id = next(f for f in flow_ids(1_000) if share_of(f) in mine)
+    place = flow_id, 0
+    assert second.enter("q", [place], ONE, 0) == (0, None)
+    assert first.enter("q", [place], ONE, 0) == (1, None)
+    second.settle("q", [], [place])
+    second.reclaim(range(SHARES), [])
+    assert second.inside("q") == [place]
+    first.reclaim(mine, [("q", flow_id)])
+    assert second.inside("q") == [place]
+    first.reclaim(mine, [("other", flow_id)])
+    assert second.inside("q") == []

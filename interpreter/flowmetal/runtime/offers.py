@@ -151,7 +151,7 @@ class Offers:
 
     async def _claimed(self, table: OfferTable, poller: Poller, most: int, seconds: float) -> list[Lease]:
         desk, queues = self.engine.foreign, self.engine.queues
-        full: set[str] = set()
+        full = {name for name in queues.queues if queues.is_shut(name)}
         while True:
             lease_name = desk.new_name()
             found = await self.engine.writer.call(table.claim, poller.functions, poller.queues, full, self._ours, lease_name, most)

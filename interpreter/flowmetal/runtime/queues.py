@@ -276,6 +276,10 @@ class Queues:
         key = (flow_id, step)
         return step != BEGIN and (key in self.entries or any(key in queue.inside for queue in self.queues.values()))
 
+    def is_shut(self, name: str) -> bool:
+        """Whether a queue has no place, as far as is known."""
+        return self._queue(name).shut
+
     async def enter(self, name: str, key: Key) -> bool:
         """Takes a place in a queue, if there is one now."""
         queue = self._queue(name)

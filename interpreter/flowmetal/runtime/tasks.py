@@ -275,7 +275,7 @@ class Tasks(Leases):
                     continue
                 if await self._has_turn(task):
                     leases.append(self.begin(task, seconds))
-                else:
+                elif self.is_ready(task):
                     full.add(task.queue)
         except BaseException:
             for each in leases:
@@ -301,17 +301,21 @@ class Tasks(Leases):
         return [lease for lease in leases if lease.id in self.leases]
 
     async def _has_turn(self, task: Task) -> bool:
-        """Takes a call from the desk, if its queue has a place for it."""
-        queues, key, entered = self.engine.queues, (task.flow_id, task.step), False
+        """Takes a call from the desk, if its queue has a place for it, and no worker of another interpreter has it."""
+        queues, key, entered, mine = self.engine.queues, (task.flow_id, task.step), False, True
+        if task.queue is not None and queues.is_shut(task.queue):
+            return False
         self.unready(task)
         if task.queue is None:
             return True
         try:
-            entered = await queues.enter(task.queue, key)
+            mine = key in await self.offers.take_back([task])
+            entered = mine and await queues.enter(task.queue, key)
         finally:
             wanted = self.open.get(key) is task and not task.called_off
-            if wanted and not entered:
+            if wanted and mine and not entered:
                 self.ready.setdefault(task.name, {})[key] = task
+                self.offers.waits(task)
         if entered and not wanted:
             queues.leave(task.queue, key)
         return entered and wanted

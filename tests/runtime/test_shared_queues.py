@@ -22,6 +22,7 @@ SOURCE = """
 (defflow quick [n] (sleep #dur "5ms") n)
 (defflow waits [n] (receive))
 (defflow asks [n] (work n))
+(defflow leans [other] @(start-with {:queue :q :id other} waits 1))
 """
 SECONDS = 60.0
 
@@ -273,6 +274,20 @@ def test_a_limit_that_is_declared_later_counts_who_is_inside_already(play: Any) 
         await there.start("waits", [late])
         await there.a.control(flows[3], "cancel")
         await until(lambda: (late, 0) in there.slots())
+
+    play(scene)
+
+
+def test_who_waits_for_a_place_that_the_other_interpreter_holds_is_not_stuck(play: Any) -> None:
+    async def scene(there: Both) -> None:
+        await there.declare(":q", "{:concurrency 2}")
+        (held,), (leans, waits) = there.ids(there.a, 1), there.ids(there.b, 2)
+        await there.start("waits", [held])
+        await there.b.start_flow("leans", [waits], flow_id=leans, options={"queue": "q"})
+        await until(lambda: (waits, 0) in there.b.queues.entries)
+        assert await there.b.stuck(0) == []
+        await there.a.send(held, 1)
+        await until(lambda: there.slots() == sorted([(leans, 0), (waits, 0)]))
 
     play(scene)
 

@@ -267,6 +267,12 @@ class Queues:
         """Calls that have a place in some queue."""
         return {key for queue in self.queues.values() for key in (*queue.inside, *queue.entering) if key[1] != BEGIN}
 
+    async def holders(self, name: str) -> list[str]:
+        """The flows that are in a queue, or whose calls are."""
+        queue = self._queue(name)
+        inside = queue.inside if self.places is None or queue.concurrency is None else await self.places.all_inside(queue)
+        return [flow_id for flow_id, _ in inside]
+
     def waits(self, flow_id: str, step: int) -> bool:
         """Whether a step waits for its queue."""
         return (flow_id, step) in self.entries

@@ -92,6 +92,11 @@ class Served:
         assert found, line
         self.url = found[1]
 
+    @property
+    def running(self) -> bool:
+        """Whether there is a process."""
+        return self._process is not None and self._process.poll() is None
+
     def kill(self) -> None:
         """Ends it in the middle of whatever it does."""
         strike(self.pid)

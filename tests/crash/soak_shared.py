@@ -12,15 +12,17 @@ import argparse
 import os
 import random
 import signal
+import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 from outside import Served
+from postgres_server import Server, binaries
 from processes import free_port
 from soak import Soak
 
@@ -31,18 +33,17 @@ from flowmetal.store.postgres_store import PostgresStore
 from flowmetal.store.protocol import Store
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class SharedSoak(Soak):
-    """One run. `restart` restarts the server, in order or as a crash does."""
+    """One run, on a new database of a server."""
 
+    server: Server
     database: str = ""
-    restart: Callable[[str], None] | None = None
     interpreters: int = 4
     members: list[Served] = field(default_factory=list)
     chance: random.Random = field(default_factory=random.Random)
     stops: int = 0
     server_restarts: int = 0
-    failed: list[str] = field(default_factory=list)
 
     def address(self) -> str:
         return self.chance.choice(self.members).url
@@ -51,6 +52,7 @@ class SharedSoak(Soak):
         return PostgresStore(self.database)
 
     def _make(self) -> None:
+        self.database = self.server.new()
         self.chance.seed(self.seed)
         self.members = [Served(self.folder, resolve(self.database, environ={}), free_port()) for _ in range(self.interpreters)]
         self.served = self.members[0]
@@ -71,8 +73,9 @@ class SharedSoak(Soak):
         while time.monotonic() < end and not self.failures:
             self.over.wait(min(1.0, max(0.1, end - time.monotonic())))
             member = chance.choice(self.members)
-            if self.restart is not None and time.monotonic() > next_restart:
-                self.restart(chance.choice(["fast", "immediate"]))
+            if time.monotonic() > next_restart:
+                self.server.stop(chance.choice(["fast", "immediate"]))
+                self.server.start()
                 self.server_restarts += 1
                 next_restart = end if self.server_restarts == 2 else time.monotonic() + (end - time.monotonic()) / 2
             elif chance.random() < 0.2:
@@ -109,17 +112,15 @@ class SharedSoak(Soak):
                 member.kill()
 
 
-def soak_shared(folder: Path, database: str, restart: Callable[[str], None] | None, *, seconds: float, seed: int, clients: int, interpreters: int) -> SharedSoak:
+def soak_shared(folder: Path, server: Server, *, seconds: float, seed: int, clients: int, interpreters: int) -> SharedSoak:
     """Runs one; raises AssertionError for whatever it finds."""
-    run = SharedSoak(folder, seconds, seed, clients, seconds / 8, database=database, restart=restart, interpreters=interpreters)
+    run = SharedSoak(folder, seconds, seed, clients, seconds / 8, server=server, interpreters=interpreters)
     run.run()
     return run
 
 
 def main() -> None:
     """Runs what was asked for."""
-    from postgres_server import Server, binaries
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=1)
@@ -129,20 +130,12 @@ def main() -> None:
     found = binaries()
     assert found is not None, "PostgreSQL is not installed"
     server = Server(found)
-
-    def restart(mode: str) -> None:
-        server.stop(mode)
-        server.start()
-
     try:
         with tempfile.TemporaryDirectory(prefix="flowmetal-soak-") as folder:
-            soak_shared(Path(folder), server.new(), restart, seconds=options.seconds, seed=options.seed, clients=options.clients, interpreters=options.interpreters)
+            soak_shared(Path(folder), server, seconds=options.seconds, seed=options.seed, clients=options.clients, interpreters=options.interpreters)
     finally:
         server.remove()
 
 
 if __name__ == "__main__":
-    import sys
-
-    sys.path.insert(0, str(Path(__file__).parent.parent))
     main()

@@ -137,6 +137,10 @@ def hosts(url: str) -> tuple[bool, list[tuple[str, bool]]]:
 def token(url: str, fresh: str) -> str:
     """The store's token: `fresh`, if there is none yet."""
     with contextlib.closing(dial(url)) as connection:
+        there = connection.execute("SELECT to_regclass('fm.meta') IS NOT NULL").fetchone()[0]
+        known = get_meta(connection, "token") if there else None
+        if known is not None:  # whoever asks only attaches: the store may well be of a newer format
+            return known
         prepare(connection, url)
         connection.execute(f"{schema.INSERT_META.partition(' ON ')[0]} ON CONFLICT DO NOTHING", ("token", fresh))
         return str(get_meta(connection, "token"))

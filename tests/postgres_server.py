@@ -47,7 +47,7 @@ class Server:
         (self.folder / "owner").write_text(str(os.getpid()))
         self._run("initdb", "-D", str(self.data), "-A", "trust", "-U", USER, "-E", "UTF8", "--locale=C", "--no-sync")
         self._made = 0
-        self._free: list[str] = []
+        self._prepared = ""
         self.start()
 
     @property
@@ -92,22 +92,21 @@ class Server:
                 cursor = connection.execute(statement)  # type: ignore[arg-type]
             return cursor.fetchall() if cursor.description else []
 
-    def new(self) -> str:
+    def new(self, options: str = "") -> str:
         """A database with nothing in it; its URL."""
         self._made += 1
         name = f"db{self._made}"
-        self.sql(f"CREATE DATABASE {name}")
+        self.sql(f"CREATE DATABASE {name} {options}")
         return self.url(name)
 
     def store(self) -> str:
-        """A database whose store is empty, as good as new; its URL."""
+        """A database whose store is empty, a copy of one that was set up; its URL. 40 ms, where setting one up takes 130."""
         from flowmetal.store.postgres_store import PostgresStore
 
-        if self._free:
-            return self._free.pop()
-        url = self.new()
-        PostgresStore(url).close()
-        return url
+        if not self._prepared:
+            PostgresStore(self.new()).close()
+            self._prepared = f"db{self._made}"
+        return self.new(f"TEMPLATE {self._prepared}")
 
     def copy(self, url: str, empty: str) -> None:
         """What is in one database, as `pg_dump` sees it, into another that has nothing in it."""
@@ -117,14 +116,8 @@ class Server:
         dump.unlink()
 
     def give_back(self, url: str) -> None:
-        """The database is empty again, and may be had by the next test."""
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
-            for table in ("log", "documents", "blobs", "snapshots", "interpreters", "offers", "queues", "slots", "lines"):
-                connection.execute(f"DELETE FROM fm.{table}")  # type: ignore[arg-type]
-            connection.execute("UPDATE fm.head SET pos = 0")
-            connection.execute("DELETE FROM fm.meta WHERE key NOT IN ('format', 'store_id', 'created_at', 'views', 'views_schema')")
-        self._free.append(url)
+        """Removes the database. Its name is not used again: whoever still calls there finds nobody."""
+        self.sql(f"DROP DATABASE {_database(url)} WITH (FORCE)")
 
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
@@ -132,6 +125,10 @@ class Server:
             text=True, timeout=120, env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"}, **self._as,
         )  # fmt: skip
         assert done.returncode == 0, f"{program}: {done.stdout}"
+
+
+def _database(url: str) -> str:
+    return url.partition("?")[0].rpartition("/")[2]
 
 
 def _sweep() -> None:

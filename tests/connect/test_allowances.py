@@ -7,16 +7,15 @@ from collections.abc import Iterator
 import pytest
 from engines import Door, door
 from lives import HandClock, life, play
-
-from flowmetal.store.memory import MemoryStore
+from stores import Stores
 
 PROGRAM = '(defflow hello [] (:out (sh ["echo" "hello"])))'
 SH = '(:out (sh ["echo" "hi"]))'
 
 
 @pytest.fixture
-def http() -> Iterator[Door]:
-    with door(MemoryStore(), PROGRAM) as client:
+def http(stores: Stores) -> Iterator[Door]:
+    with door(stores.quick(), PROGRAM) as client:
         yield client
 
 
@@ -57,8 +56,8 @@ def test_a_setting_of_the_interpreter_allows_all(http: Door, monkeypatch: pytest
     assert http.result(evaluate(http, SH, "orders In[2]")) == "hi\n"
 
 
-def test_the_word_is_in_the_log_with_who_gave_it_and_survives_a_restart() -> None:
-    store = MemoryStore()
+def test_the_word_is_in_the_log_with_who_gave_it_and_survives_a_restart(stores: Stores) -> None:
+    store = stores.quick()
 
     async def scene() -> None:
         async with life(store, HandClock()) as engine:

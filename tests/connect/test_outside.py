@@ -14,10 +14,10 @@ import duckdb
 import pytest
 from engines import Door, door
 from processes import wait_until_ended
+from stores import Stores
 
 from flowmetal.connect.secrets import secrets_of
 from flowmetal.errors import LispError
-from flowmetal.store.memory import MemoryStore
 
 PROGRAM = """
 (defflow run [command options] (sh command options))
@@ -38,10 +38,10 @@ HIDDEN = "hush-7e1f"
 
 
 @pytest.fixture(scope="module")
-def http() -> Iterator[Door]:
+def http(module_stores: Stores) -> Iterator[Door]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLOWMETAL_SECRET_TOKEN", HIDDEN)
-        with door(MemoryStore(), PROGRAM) as client:
+        with door(module_stores.quick(), PROGRAM) as client:
             yield client
 
 

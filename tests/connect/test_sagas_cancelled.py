@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from engines import Door, door
-
-from flowmetal.store.memory import MemoryStore
+from stores import Stores
 
 PROGRAM = """
 (defforeign charge [n] {:timeout #dur "10s" :retry {:max-attempts 5 :initial #dur "1ms"}})
@@ -22,8 +21,8 @@ PROGRAM = """
 
 
 @pytest.fixture
-def http() -> Iterator[Door]:
-    with door(MemoryStore(), PROGRAM) as client:
+def http(stores: Stores) -> Iterator[Door]:
+    with door(stores.quick(), PROGRAM) as client:
         yield client
 
 

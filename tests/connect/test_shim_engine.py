@@ -1,4 +1,4 @@
-"""The whole shim over real HTTP, on a real engine, once on the memory store and once on DuckDB."""
+"""The whole shim over real HTTP, on a real engine, once on the memory store and once on DuckDB; on PostgreSQL with --store."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import nanoarrow as na  # type: ignore[import-untyped]
 import pytest
 from fastapi import FastAPI
 from loopback import serving
+from stores import Stores
 
 from flowmetal.connect.http_request import HttpConnector
 from flowmetal.connect.shim.app import create_app
 from flowmetal.connect.shim.context import Limits
 from flowmetal.runtime.engine import Engine
-from flowmetal.store.duckdb_store import DuckDBStore
-from flowmetal.store.memory import MemoryStore
 from flowmetal.store.protocol import Store
 
+pytestmark = pytest.mark.stores("memory", "duckdb")
 TOKEN = "t0ken"
 PROGRAM = """
 (defflow add [a b] (+ a b))
@@ -63,12 +63,10 @@ def stops() -> list[int]:
     return []
 
 
-@pytest.fixture(scope="module", params=["memory", "duckdb"])
-def client(request: pytest.FixtureRequest, tmp_path_factory: Any, stops: list[int]) -> Iterator[httpx.Client]:
+@pytest.fixture(scope="module")
+def client(module_stores: Stores, tmp_path_factory: Any, stops: list[int]) -> Iterator[httpx.Client]:
     stops.clear()
-    store: Store = MemoryStore()
-    if request.param == "duckdb":
-        store = DuckDBStore(tmp_path_factory.mktemp("store") / "flowmetal.duckdb")
+    store = module_stores.open(tmp_path_factory.mktemp("store") / "flowmetal.duckdb")
     with serving(engine_app(store, stops)) as url:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         with httpx.Client(base_url=url, headers=headers, timeout=20) as client:
@@ -430,7 +428,7 @@ def test_sql(client: httpx.Client) -> None:
 
 
 def test_sql_as_csv_and_arrow(client: httpx.Client) -> None:
-    body = {"sql": "SELECT 1 AS n, 'a,b' AS s, [1, 2] AS l UNION ALL SELECT NULL, NULL, NULL ORDER BY n"}
+    body = {"sql": "SELECT 1 AS n, 'a,b' AS s, ARRAY[1, 2] AS l UNION ALL SELECT NULL, NULL, NULL ORDER BY n"}
     text = client.post("/v1/sql", json=body, headers={"Accept": "text/csv"})
     assert text.headers["content-type"].startswith("text/csv")
     assert list(csv.reader(io.StringIO(text.text))) == [["n", "s", "l"], ["1", "a,b", "[1,2]"], ["", "", ""]]

@@ -11,9 +11,8 @@ from typing import Any
 import httpx
 import pytest
 from loopback import serving
+from stores import Stores
 from test_shim_engine import TOKEN, engine_app
-
-from flowmetal.store.duckdb_store import DuckDBStore
 
 PROGRAM = "(defflow add [a b] (+ a b)) (defflow waits [] (receive))"
 SCALARS = [None, True, 0, -1, 1e308, 2**70, "", "x", "\x00", "\ud800", [], {}, [[]], "a" * 3000, 1.5, "2026-01-01T00:00:00Z"]
@@ -44,8 +43,8 @@ def body(chance: random.Random) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    store = DuckDBStore(tmp_path_factory.mktemp("rubbish") / "flowmetal.duckdb")
+def client(module_stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    store = module_stores.open(tmp_path_factory.mktemp("rubbish") / "flowmetal.duckdb")
     with serving(engine_app(store, [])) as url, httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30) as client:
         assert client.put("/v1/definitions", content=PROGRAM).status_code == 200
         assert client.post("/v1/flows", json={"name": "waits", "id": "waits"}).status_code == 201

@@ -6,15 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 from engines import Door, door
-
-from flowmetal.store.memory import MemoryStore
+from stores import Stores
 
 OLD = "(defflow quote [n] (let [a (receive) b (receive)] {:n n :a a :b b}))"
 
 
 @pytest.fixture(scope="module")
-def shim() -> Iterator[Door]:
-    with door(MemoryStore(), OLD) as client:
+def shim(module_stores: Stores) -> Iterator[Door]:
+    with door(module_stores.quick(), OLD) as client:
         yield client
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from engines import Door, door
 from lives import HandClock, life, play, settle
+from stores import Stores
 
 import flowmetal
 from flowmetal.errors import LispError
 from flowmetal.runtime.engine import Engine
-from flowmetal.store.memory import MemoryStore
 
 PROGRAM = """
 (defflow add [a b] (+ a b))
@@ -27,8 +27,8 @@ PROGRAM = """
 
 
 @pytest.fixture(scope="module")
-def http() -> Iterator[Door]:
-    with door(MemoryStore(), PROGRAM) as client:
+def http(module_stores: Stores) -> Iterator[Door]:
+    with door(module_stores.quick(), PROGRAM) as client:
         client.result(client.start("limits"))
         yield client
 
@@ -80,8 +80,8 @@ def test_what_they_cannot_be_is_refused_and_begins_nothing(http: Door, given: di
     assert http.rows("SELECT count(*) FROM flows") == before
 
 
-def test_options_survive_a_restart_and_a_lost_answer_begins_no_second_flow() -> None:
-    store, clock = MemoryStore(), HandClock()
+def test_options_survive_a_restart_and_a_lost_answer_begins_no_second_flow(stores: Stores) -> None:
+    store, clock = stores.quick(), HandClock()
 
     async def scene() -> None:
         async with life(store, clock) as engine:

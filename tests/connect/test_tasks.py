@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from engines import TOKEN, Door, door
-
-from flowmetal.store.memory import MemoryStore
+from stores import Stores
 
 PROGRAM = """
 (defforeign charge "Charges a card." [order amount] {:retry {:max-attempts 3 :initial #dur "20ms"}})
@@ -30,8 +29,8 @@ PROGRAM = """
 
 
 @pytest.fixture(scope="module")
-def http() -> Iterator[Door]:
-    with door(MemoryStore(), PROGRAM) as client:
+def http(module_stores: Stores) -> Iterator[Door]:
+    with door(module_stores.quick(), PROGRAM) as client:
         yield client
 
 
@@ -91,7 +90,7 @@ def test_a_failed_attempt_is_made_again_under_the_same_key_after_a_recorded_wait
     (task,) = http.lease("charge")
     assert (task["attempt"], {*keys}) == (3, {task["idempotency_key"]})
     failed = http.rows(
-        "SELECT data->>'$.attempt', data->>'$.error.type', CAST(data->>'$.next_at' AS TIMESTAMPTZ) - \"at\" >= INTERVAL 15 MILLISECOND FROM events "
+        "SELECT data->>'attempt', data->'error'->>'type', CAST(data->>'next_at' AS TIMESTAMPTZ) - \"at\" >= INTERVAL '15 milliseconds' FROM events "
         "WHERE flow_id = ? AND kind = 'attempt-failed'",
         flow,
     )

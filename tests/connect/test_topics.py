@@ -15,9 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from engines import Door, door
-
-from flowmetal.store.duckdb_store import DuckDBStore
-from flowmetal.store.memory import MemoryStore
+from stores import Stores
 
 PROGRAM = """
 (defflow take-one [topic options] (next-event (subscribe topic options)))
@@ -43,10 +41,10 @@ PROGRAM = """
 
 
 @pytest.fixture(scope="module")
-def http() -> Iterator[Door]:
+def http(module_stores: Stores) -> Iterator[Door]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLOWMETAL_SECRET_HOOK", "c2VjcmV0")
-        with door(MemoryStore(), PROGRAM) as client:
+        with door(module_stores.quick(), PROGRAM) as client:
             yield client
 
 
@@ -248,14 +246,14 @@ def test_two_fibers_need_two_subscriptions(http: Door) -> None:
     assert event == {"n": 1} and "subscribe once for each" in said
 
 
-def test_subscriptions_and_declarations_survive_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_subscriptions_and_declarations_survive_a_restart(stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWMETAL_SECRET_HOOK", SECRET)
     path = tmp_path / "flowmetal.duckdb"
-    with closing(DuckDBStore(path)) as store, door(store, PROGRAM) as http:
+    with closing(stores.open(path)) as store, door(store, PROGRAM) as http:
         flow, signed = subscribed(http, "take-all", "kept", 3, {"k": 1}), subscribed(http, "hook", "github")
         post(http, "kept", {"n": 1, "k": 1})
         post(http, "kept", {"n": 2, "k": 2})
-    with closing(DuckDBStore(path)) as store, door(store, "") as http:
+    with closing(stores.open(path)) as store, door(store, "") as http:
         http.waits_for(flow, "next-event")
         post(http, "kept", {"n": 3, "k": 1})
         post(http, "kept", {"n": 4, "k": 1})

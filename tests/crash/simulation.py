@@ -113,8 +113,8 @@ class Simulation:
         """The keys under which foreign calls were leased, by label."""
         self.times: dict[str, int] = defaultdict(int)
         """How often each key was leased."""
-        self.answered: dict[str, str] = {}
-        """The keys of foreign calls whose answer was acknowledged, with their labels."""
+        self.answered: dict[str, tuple[str, str, str]] = {}
+        """The keys of foreign calls whose answer was acknowledged, each with its flow, the task that was answered, and its label."""
         self.posted: set[str] = set()
         self.messages: set[tuple[str, str]] = set()
         self.controls: dict[str, dict[str, bool]] = defaultdict(dict)
@@ -408,7 +408,7 @@ class Simulation:
         if done:
             self.leased.remove(task)
         if done and taken:
-            self.answered[task["idempotency_key"]] = label
+            self.answered[task["idempotency_key"]] = (task["flow_id"], task["id"], label)
 
     # The end
 

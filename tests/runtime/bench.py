@@ -1,4 +1,4 @@
-"""An engine on a bench: a store in memory, an outside world, and a clock that the test moves.
+"""An engine on a bench: a store, an outside world, and a clock that the test moves.
 
 `@scene` makes a test of an async function that takes a `Bench`.
 """
@@ -11,13 +11,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from lives import HandClock
+from stores import Stores
 
 from flowmetal.errors import LispError
 from flowmetal.lang.values import Duration
 from flowmetal.runtime.clock import Chance
 from flowmetal.runtime.engine import Engine
 from flowmetal.store import kinds
-from flowmetal.store.memory import MemoryStore
+from flowmetal.store.protocol import Store
+from flowmetal.store.writer import InlineWriter
 from flowmetal.testing import World
 
 SECONDS = 30.0
@@ -28,8 +30,9 @@ OUTCOMES = frozenset({kinds.EFFECT_COMPLETED, kinds.EFFECT_FAILED, kinds.EFFECT_
 class Bench:
     """One store, and the engine that has it at the moment."""
 
-    def __init__(self) -> None:
-        self.store = MemoryStore()
+    def __init__(self, stores: Stores) -> None:
+        self.stores = stores
+        self.store: Store = stores.quick()
         self.clock = HandClock()
         self.world = World(store=self.store)
         self.options: dict[str, Any] = {"retry_seconds": 0.0}
@@ -41,6 +44,7 @@ class Bench:
         """A new engine opens the store."""
         self.lives += 1
         self.engine = Engine(self.store, connectors=[self.world], clock=self.clock, chance=Chance(self.lives), **self.options)
+        self.engine.writer = InlineWriter(self.store)  # as with a store in memory: nothing is under way on another thread when `settle` looks
         await self.engine.open()
 
     async def restart(self) -> None:
@@ -142,11 +146,11 @@ class Bench:
         return next(row.key for row in self.store.rows(flow_id) if row.step == step and row.key is not None)
 
 
-def scene(play: Callable[[Bench], Awaitable[None]]) -> Callable[[], None]:
+def scene(play: Callable[[Bench], Awaitable[None]]) -> Callable[[Stores], None]:
     """A test of an async function on a bench of its own. The clock stands still unless the test moves it."""
 
-    async def on_a_bench() -> None:
-        bench = Bench()
+    async def on_a_bench(stores: Stores) -> None:
+        bench = Bench(stores)
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: bench.reports.append(context))
         async with asyncio.timeout(SECONDS):
             await bench.open()
@@ -156,8 +160,8 @@ def scene(play: Callable[[Bench], Awaitable[None]]) -> Callable[[], None]:
                 await bench.engine.close()
         assert not bench.reports, bench.reports
 
-    def test() -> None:
-        asyncio.run(on_a_bench())
+    def test(stores: Stores) -> None:
+        asyncio.run(on_a_bench(stores))
 
     test.__name__ = play.__name__
     test.__doc__ = play.__doc__

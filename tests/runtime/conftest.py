@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from stores import Stores
 
-from flowmetal.store.duckdb_store import DuckDBStore
-from flowmetal.store.memory import MemoryStore
+from flowmetal.store.protocol import Store
 
 
-@pytest.fixture(params=["memory", "duckdb", "postgres"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+@pytest.fixture
+def store(stores: Stores, tmp_path: Path) -> Store:
     """A store that outlives engines."""
-    if request.param == "postgres":
-        server = request.getfixturevalue("postgres")
-        from flowmetal.store.postgres_store import PostgresStore
-
-        url = server.store()
-        shared = PostgresStore(url)
-        yield shared
-        shared.close()
-        server.give_back(url)
-        return
-    made = MemoryStore() if request.param == "memory" else DuckDBStore(tmp_path / "store.duckdb")
-    yield made
-    made.close()
+    return stores.open(tmp_path / "store.duckdb")

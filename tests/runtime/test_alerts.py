@@ -6,6 +6,7 @@ from typing import Any
 
 from documents import ROOT, blocks
 from lives import HandClock, life, play, settle
+from stores import several
 
 from flowmetal.connect.deferred import connectors
 from flowmetal.connect.secrets import secrets_of
@@ -31,6 +32,7 @@ def queries() -> dict[str, str]:
     return dict(zip(FOUND, found[:-1], strict=True))
 
 
+@several
 def test_what_is_amiss_is_found(store: Any) -> None:
     """The clock of the flows stands in the past, so that whatever waits does so for long; but what has failed fails now."""
 

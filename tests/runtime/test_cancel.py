@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from bench import Bench, scene
+from stores import Stores
 
 from flowmetal.errors import FlowEnded
 from flowmetal.runtime.connector import Completed
@@ -201,7 +202,7 @@ async def test_others_run_while_a_flow_computes(b: Bench) -> None:
 
 
 @pytest.mark.parametrize("action", ["pause", "resume", "cancel", "terminate"])
-def test_what_has_ended_takes_no_control(action: str) -> None:
+def test_what_has_ended_takes_no_control(stores: Stores, action: str) -> None:
     @scene
     async def play(b: Bench) -> None:
         await b.load("(defflow main [] 1)")
@@ -210,7 +211,7 @@ def test_what_has_ended_takes_no_control(action: str) -> None:
             await b.engine.control(flow, action)
         assert b.kinds(flow)[-1] == kinds.FLOW_COMPLETED
 
-    play()
+    play(stores)
 
 
 @scene

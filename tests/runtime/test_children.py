@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from bench import Bench, scene
+from stores import Stores
 
 from flowmetal.errors import LispError, SourceError
 from flowmetal.store import kinds
@@ -170,13 +171,13 @@ async def test_a_cells_pin_moves_with_its_own_defs(b: Bench) -> None:
 
 
 @pytest.mark.parametrize("source", ["(defflow main [] (def x 1))", "(defflow main [] (async (defn f [] 1)))", "(defn f [] (fn [] (defflow g [] 1)))"])
-def test_def_inside_is_an_error(source: str) -> None:
+def test_def_inside_is_an_error(stores: Stores, source: str) -> None:
     @scene
     async def play(b: Bench) -> None:
         with pytest.raises(SourceError, match="definitions stand at the top level"):
             await b.load(source)
 
-    play()
+    play(stores)
 
 
 @scene

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from lives import HandClock, life, play, settle
+from stores import Stores
 
 from flowmetal.runtime.engine import Engine
-from flowmetal.store.memory import MemoryStore
 
 PROGRAM = """
 (defflow naps [] (let [a (now)] (sleep #dur "10m") (let [b (now)] (sleep #dur "10m") [(<= a b) (<= b (now))])))
@@ -30,8 +30,8 @@ async def times(engine: Engine, flow_id: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("restart", [False, True])
-def test_set_back_a_flow_waits_for_its_due_time_and_its_own_time_never_goes_back(restart: bool) -> None:
-    store, clock = MemoryStore(), HandClock()
+def test_set_back_a_flow_waits_for_its_due_time_and_its_own_time_never_goes_back(stores: Stores, restart: bool) -> None:
+    store, clock = stores.quick(), HandClock()
 
     async def scene() -> None:
         async with life(store, clock) as engine:
@@ -56,8 +56,8 @@ def test_set_back_a_flow_waits_for_its_due_time_and_its_own_time_never_goes_back
     play(scene)
 
 
-def test_set_forward_what_is_due_meanwhile_comes_at_once_and_once() -> None:
-    store, clock = MemoryStore(), HandClock()
+def test_set_forward_what_is_due_meanwhile_comes_at_once_and_once(stores: Stores) -> None:
+    store, clock = stores.quick(), HandClock()
 
     async def scene() -> None:
         async with life(store, clock) as engine:
@@ -70,8 +70,8 @@ def test_set_forward_what_is_due_meanwhile_comes_at_once_and_once() -> None:
     play(scene)
 
 
-def test_a_schedule_begins_no_time_twice_when_the_clock_is_set_back() -> None:
-    store, clock = MemoryStore(), HandClock()
+def test_a_schedule_begins_no_time_twice_when_the_clock_is_set_back(stores: Stores) -> None:
+    store, clock = stores.quick(), HandClock()
 
     async def scene() -> None:
         async with life(store, clock) as engine:

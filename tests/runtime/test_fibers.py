@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from bench import Bench, scene
+from stores import Stores
 
 from flowmetal.errors import LispError
 from flowmetal.runtime.connector import Call, Failed
@@ -240,13 +241,13 @@ FORMS = [
 
 
 @pytest.mark.parametrize(("form", "value"), FORMS, ids=[form for form, _ in FORMS])
-def test_combinators(form: str, value: Any) -> None:
+def test_combinators(stores: Stores, form: str, value: Any) -> None:
     @scene
     async def play(b: Bench) -> None:
         assert await b.run(f"(defflow main [] {form})") == value
         assert len(b.engine.timers) == 0, "nothing that nobody waits for is left open"
 
-    play()
+    play(stores)
 
 
 ERRORS = [
@@ -265,14 +266,14 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("form", "type_"), ERRORS, ids=[form for form, _ in ERRORS])
-def test_what_fails_in_a_combinator(form: str, type_: str) -> None:
+def test_what_fails_in_a_combinator(stores: Stores, form: str, type_: str) -> None:
     @scene
     async def play(b: Bench) -> None:
         with pytest.raises(LispError) as caught:
             await b.run(f"(defflow main [] {form})")
         assert caught.value.type == type_
 
-    play()
+    play(stores)
 
 
 @scene

@@ -8,23 +8,25 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from lives import HandClock, settle
+from stores import Stores
 
 from flowmetal.errors import LeaseLost, StoreError
 from flowmetal.runtime.control import Make
 from flowmetal.runtime.engine import Engine
-from flowmetal.store.memory import MemoryStore
+from flowmetal.store.protocol import Store
 
 PROGRAM = """
-(defforeign charge [n] {:retry {:max-attempts 3 :initial #dur "50ms"}})
+(defforeign charge [n] {:retry {:max-attempts 3 :initial #dur "400ms"}})
 (defflow buy [n] (charge n))
 (defflow once [n] (try (call "charge" [n] {:at-most-once true}) (catch :effect/interrupted e :unknown)))
 """
 
 
 @asynccontextmanager
-async def life(store: MemoryStore) -> AsyncIterator[Engine]:
+async def life(store: Store, **options: Any) -> AsyncIterator[Engine]:
     """An engine over the store that ends as a crash does."""
-    engine = Engine(store)
+    engine = Engine(store, **options)
     await engine.open()
     try:
         yield engine
@@ -40,9 +42,9 @@ async def begun(engine: Engine, name: str) -> tuple[str, dict[str, Any]]:
     return flow, task
 
 
-def test_an_open_call_is_offered_again_under_its_key_and_the_old_lease_is_lost() -> None:
+def test_an_open_call_is_offered_again_under_its_key_and_the_old_lease_is_lost(stores: Stores) -> None:
     async def main() -> None:
-        store = MemoryStore()
+        store = stores.quick()
         async with life(store) as engine:
             flow, task = await begun(engine, "buy")
         async with life(store) as engine:
@@ -56,9 +58,9 @@ def test_an_open_call_is_offered_again_under_its_key_and_the_old_lease_is_lost()
     asyncio.run(main())
 
 
-def test_an_answer_that_was_taken_is_known_after_a_restart() -> None:
+def test_an_answer_that_was_taken_is_known_after_a_restart(stores: Stores) -> None:
     async def main() -> None:
-        store = MemoryStore()
+        store = stores.quick()
         async with life(store) as engine:
             flow, task = await begun(engine, "buy")
             await engine.foreign.complete(task["id"], "paid")
@@ -71,24 +73,26 @@ def test_an_answer_that_was_taken_is_known_after_a_restart() -> None:
     asyncio.run(main())
 
 
-def test_a_failed_attempt_and_its_wait_survive_a_restart() -> None:
+def test_a_failed_attempt_and_its_wait_survive_a_restart(stores: Stores) -> None:
     async def main() -> None:
-        store = MemoryStore()
-        async with life(store) as engine:
+        store, clock = stores.quick(), HandClock()
+        async with life(store, clock=clock) as engine:
             _, task = await begun(engine, "buy")
             await engine.foreign.fail(task["id"], {"type": "x/busy", "message": "busy"})
-        async with life(store) as engine:
+        async with life(store, clock=clock) as engine:
             await engine.foreign.fail(task["id"], {"type": "x/busy", "message": "busy"})
+            await settle(engine, 0.1)
             assert await engine.foreign.lease(["charge"]) == [], "it is not time yet"
-            (again,) = await engine.foreign.lease(["charge"], wait=5)
+            await settle(engine, 0.4)
+            (again,) = await engine.foreign.lease(["charge"])
             assert again["attempt"] == 2
 
     asyncio.run(main())
 
 
-def test_a_call_at_most_once_that_was_leased_is_interrupted_by_a_restart() -> None:
+def test_a_call_at_most_once_that_was_leased_is_interrupted_by_a_restart(stores: Stores) -> None:
     async def main() -> None:
-        store = MemoryStore()
+        store = stores.quick()
         async with life(store) as engine:
             flow, task = await begun(engine, "once")
         async with life(store) as engine:
@@ -100,9 +104,9 @@ def test_a_call_at_most_once_that_was_leased_is_interrupted_by_a_restart() -> No
     asyncio.run(main())
 
 
-def test_a_call_at_most_once_that_nobody_leased_is_offered_again() -> None:
+def test_a_call_at_most_once_that_nobody_leased_is_offered_again(stores: Stores) -> None:
     async def main() -> None:
-        store = MemoryStore()
+        store = stores.quick()
         async with life(store) as engine:
             await engine.load(PROGRAM, file="test.flow")
             flow, _ = await engine.start_flow("once", [1])
@@ -114,9 +118,9 @@ def test_a_call_at_most_once_that_nobody_leased_is_offered_again() -> None:
     asyncio.run(main())
 
 
-def test_many_waiting_calls_hold_no_task() -> None:
+def test_many_waiting_calls_hold_no_task(stores: Stores) -> None:
     async def main() -> None:
-        engine = Engine(MemoryStore())
+        engine = Engine(stores.quick())
         await engine.open()
         await engine.load(PROGRAM, file="test.flow")
         for n in range(50):
@@ -129,7 +133,7 @@ def test_many_waiting_calls_hold_no_task() -> None:
     asyncio.run(main())
 
 
-class Store:
+class Troubled:
     """What an engine meets when it writes down that a call of one flow is about to be sent."""
 
     def __init__(self, engine: Engine, flow_id: str, trouble: Callable[[], Awaitable[None]]) -> None:
@@ -143,17 +147,17 @@ class Store:
         await self.real(flow_id, make)
 
 
-def test_of_several_leases_those_that_are_on_disk_are_given_out_although_one_is_not() -> None:
+def test_of_several_leases_those_that_are_on_disk_are_given_out_although_one_is_not(stores: Stores) -> None:
     async def full() -> None:
         raise StoreError("disk full")
 
     async def main() -> None:
-        async with life(MemoryStore()) as engine:
+        async with life(stores.quick()) as engine:
             await engine.load(PROGRAM, file="test.flow")
             one, other = [(await engine.start_flow("once", [n]))[0] for n in (1, 2)]
             while len(engine.foreign.open) < 2:
                 await asyncio.sleep(0)
-            store = Store(engine, other, full)
+            store = Troubled(engine, other, full)
             (task,) = await engine.foreign.lease(["charge"], most=5)
             assert task["flow_id"] == one
             with pytest.raises(StoreError):
@@ -165,7 +169,7 @@ def test_of_several_leases_those_that_are_on_disk_are_given_out_although_one_is_
     asyncio.run(main())
 
 
-def test_a_worker_that_goes_while_its_leases_are_written_down_leaves_them_to_others() -> None:
+def test_a_worker_that_goes_while_its_leases_are_written_down_leaves_them_to_others(stores: Stores) -> None:
     async def main() -> None:
         begun = asyncio.Event()
 
@@ -173,13 +177,13 @@ def test_a_worker_that_goes_while_its_leases_are_written_down_leaves_them_to_oth
             begun.set()
             await asyncio.Event().wait()
 
-        async with life(MemoryStore()) as engine:
+        async with life(stores.quick()) as engine:
             await engine.load(PROGRAM, file="test.flow")
             flows = {(await engine.start_flow(name, [n]))[0] for n, name in enumerate(("buy", "once"))}
             while len(engine.foreign.open) < 2:
                 await asyncio.sleep(0)
             once = next(task.flow_id for task in engine.foreign.open.values() if task.once)
-            store = Store(engine, once, hangs)
+            store = Troubled(engine, once, hangs)
             poll = asyncio.ensure_future(engine.foreign.lease(["charge"], most=5))
             await begun.wait()
             poll.cancel()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from bench import Bench, scene
+from stores import Stores
 
 from flowmetal.errors import FlowNotFound, LispError
 from flowmetal.lang.plain import from_plain
@@ -295,7 +296,7 @@ SAGA = """\
         (3, False, False, 1),
     ],
 )
-def test_what_the_original_did_the_original_undoes(at: int, given: bool, adopt: bool, refunds: int) -> None:
+def test_what_the_original_did_the_original_undoes(stores: Stores, at: int, given: bool, adopt: bool, refunds: int) -> None:
     @scene
     async def play(b: Bench) -> None:
         await b.load(SAGA)
@@ -306,7 +307,7 @@ def test_what_the_original_did_the_original_undoes(at: int, given: bool, adopt: 
         own = b.rows(made)[[r["kind"] for r in b.rows(made)].index(kinds.FLOW_FORKED) :]
         assert len([r for r in own if r.get("target") == "refund"]) == refunds
 
-    play()
+    play(stores)
 
 
 @scene

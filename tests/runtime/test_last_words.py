@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from stores import Stores
+
 from flowmetal.runtime.engine import Engine
-from flowmetal.store.duckdb_store import DuckDBStore
 
 PROGRAM = """
 (defflow clerk [] (let [m (receive)] (reply m (:q m))))
@@ -14,9 +15,9 @@ PROGRAM = """
 """
 
 
-def test_a_reply_is_heard_though_its_flow_ends_with_it(tmp_path: Path) -> None:
+def test_a_reply_is_heard_though_its_flow_ends_with_it(stores: Stores, tmp_path: Path) -> None:
     async def scene() -> None:
-        engine = Engine(DuckDBStore(tmp_path / "s.duckdb"))
+        engine = Engine(stores.open(tmp_path / "s.duckdb"))
         await engine.open()
         try:
             await engine.load(PROGRAM, file="p.flow")

@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 from bench import Bench, scene
+from stores import Stores
 
 from flowmetal.errors import FlowConflict, FlowEnded, FlowmetalError, LeaseLost, LispError, StoreError
 from flowmetal.runtime import flowlog
 from flowmetal.runtime.fork import Wish
 from flowmetal.store import kinds
-from flowmetal.store.duckdb_store import DuckDBStore
-from flowmetal.store.memory import MemoryStore
 from flowmetal.testing.faults import AFTER, BEFORE, Faults
 
 PLACES = itertools.count(100, 100)
@@ -27,9 +26,9 @@ PLACES = itertools.count(100, 100)
 
 
 @contextlib.asynccontextmanager
-async def elsewhere(source: str = "", store: Any = None) -> AsyncIterator[Bench]:
+async def elsewhere(here: Bench, source: str = "", store: Any = None) -> AsyncIterator[Bench]:
     """Another store, with its engine."""
-    bench = Bench()
+    bench = Bench(here.stores)
     bench.lives = next(PLACES)
     if store is not None:
         bench.store = bench.world.store = store
@@ -68,7 +67,7 @@ async def test_a_timer_goes_on_where_the_flow_is(a: Bench) -> None:
     await a.load(f'{LABEL} (defflow main [] (sleep #dur "1h") (label 1))')
     flow = await a.start("main")
     await a.advance("50m")
-    async with elsewhere(OTHER) as b:
+    async with elsewhere(a, OTHER) as b:
         await move(a, b, flow)
         await b.advance("9m")
         assert b.status(flow) == "waiting"
@@ -86,7 +85,7 @@ async def test_a_flow_that_was_retried_after_its_end_moves(a: Bench) -> None:
     assert a.status(flow) == "failed"
     await a.engine.control(flow, "retry")
     await a.settle()
-    async with elsewhere(OTHER) as b:
+    async with elsewhere(a, OTHER) as b:
         await move(a, b, flow)
         assert b.status(flow) == "waiting"
         await b.engine.settle_callback(a.token(flow, 1), {"v": 7})
@@ -134,7 +133,7 @@ async def test_a_flow_whose_file_was_lost_is_exported_again(a: Bench) -> None:
     await a.load(f"{LABEL} (defflow main [] (label (receive)))")
     flow = await a.start("main")
     await export(a, flow)
-    async with elsewhere(OTHER) as b:
+    async with elsewhere(a, OTHER) as b:
         await b.engine.keeping.import_flows(await export(a, flow))
         await b.engine.send(flow, 7)
         assert await b.result(flow) == "a7"
@@ -157,7 +156,7 @@ async def test_a_callback_is_answered_there_and_gone_here(a: Bench) -> None:
     await a.load(f"{LABEL} (defflow main [] (let [c (callback)] (label (await c))))")
     flow = await a.start("main")
     token = a.token(flow, 1)
-    async with elsewhere(OTHER) as b:
+    async with elsewhere(a, OTHER) as b:
         await move(a, b, flow)
         assert (await a.engine.settle_callback(token, 1))[0] == "ended"
         assert (await b.engine.settle_callback(token, 7))[0] == "accepted"
@@ -171,7 +170,7 @@ async def test_mailbox_and_messages(a: Bench) -> None:
     flow = await a.start("main")
     await a.engine.send(flow, {"k": 1})
     await a.settle()
-    async with elsewhere() as b:
+    async with elsewhere(a) as b:
         await move(a, b, flow)
         with pytest.raises(FlowEnded):
             await a.engine.send(flow, {"k": 2})
@@ -187,7 +186,7 @@ async def test_a_foreign_call_is_made_again_under_its_key(a: Bench) -> None:
     await a.restart()
     flow = await a.start("main")
     tasks = await a.engine.foreign.lease(["work"], most=1, wait=0, lease=60)
-    async with elsewhere(OTHER) as b:
+    async with elsewhere(a, OTHER) as b:
         b.world.ops = b.world.ops - {"foreign"}
         await b.restart()
         await move(a, b, flow)
@@ -228,7 +227,7 @@ async def test_an_http_call_in_flight_is_made_again_under_its_key(a: Bench) -> N
     flow, _ = await a.engine.start_flow("main", [])
     while not a.engine.dispatcher.calls:
         await asyncio.sleep(0)
-    async with elsewhere() as b:
+    async with elsewhere(a) as b:
         b.clock.time = a.clock.time
         await b.engine.keeping.import_flows(await export(a, flow))
         assert await b.result(flow) == {"ok": True}
@@ -244,7 +243,7 @@ async def test_children_go_along(a: Bench) -> None:
     kid = a.child(flow, 1)
     with pytest.raises(FlowConflict, match=f"belongs to flow {flow}"):
         await a.engine.keeping.export([kid])
-    async with elsewhere(OTHER) as b:
+    async with elsewhere(a, OTHER) as b:
         await move(a, b, flow)
         assert a.status(kid) == "moved"
         assert await b.result(flow) == ["a6", "a5"]
@@ -255,7 +254,7 @@ async def test_children_go_along(a: Bench) -> None:
 async def test_new_flows_of_the_other_store_see_nothing_of_it(a: Bench) -> None:
     await a.load(f"{LABEL} (defflow main [] (receive) (label 1)) (defflow only-a [] 1)")
     flow = await a.start("main")
-    async with elsewhere(f"{OTHER} (defflow mine [] (label 2))") as b:
+    async with elsewhere(a, f"{OTHER} (defflow mine [] (label 2))") as b:
         before = b.engine.definitions.version
         await move(a, b, flow)
         assert b.engine.definitions.version == before
@@ -272,7 +271,7 @@ async def test_new_flows_of_the_other_store_see_nothing_of_it(a: Bench) -> None:
 async def test_what_it_starts_there_is_of_its_definitions(a: Bench) -> None:
     await a.load(f"{LABEL} (defflow kid [n] (label n)) (defflow main [] (receive) [(kid 1) @(start kid 2)])")
     flow = await a.start("main")
-    async with elsewhere(OTHER) as b:
+    async with elsewhere(a, OTHER) as b:
         await move(a, b, flow)
         await b.engine.send(flow, 0)
         assert await b.result(flow) == ["a1", "a2"]
@@ -282,7 +281,7 @@ async def test_what_it_starts_there_is_of_its_definitions(a: Bench) -> None:
 async def test_it_outlives_restarts_there(a: Bench) -> None:
     await a.load(f'{LABEL} (defflow main [] (receive) (sleep #dur "1h") (label 1))')
     flow = await a.start("main")
-    async with elsewhere(OTHER) as b:
+    async with elsewhere(a, OTHER) as b:
         await move(a, b, flow)
         await b.restart()
         await b.engine.send(flow, 0)
@@ -293,7 +292,7 @@ async def test_it_outlives_restarts_there(a: Bench) -> None:
 @scene
 async def test_two_stores_definitions_side_by_side(a: Bench) -> None:
     source = '(defn label [x] (str "{0}" x)) (defflow main [] (receive) (label 1))'
-    async with elsewhere(source.format("c")) as c, elsewhere(source.format("b")) as b:
+    async with elsewhere(a, source.format("c")) as c, elsewhere(a, source.format("b")) as b:
         await a.load(source.format("a"))
         of_a, of_c, of_b = await a.start("main"), await c.start("main"), await b.start("main")
         await move(a, b, of_a)
@@ -313,7 +312,7 @@ async def test_two_stores_definitions_side_by_side(a: Bench) -> None:
 async def test_there_and_back_again(a: Bench) -> None:
     await a.load(f"{LABEL} (defflow main [] [(receive) (receive) (label 1)])")
     flow = await a.start("main")
-    async with elsewhere(OTHER) as b:
+    async with elsewhere(a, OTHER) as b:
         await move(a, b, flow)
         await b.engine.send(flow, "there")
         await b.settle()
@@ -344,7 +343,7 @@ async def test_flows_that_are_over_stay_and_are_there_too(a: Bench) -> None:
     data = await a.engine.keeping.export([flow])
     assert json.loads(data.splitlines()[0])["open"] == {}
     assert a.status(flow) == "completed"
-    async with elsewhere(OTHER) as b:
+    async with elsewhere(a, OTHER) as b:
         await b.engine.keeping.import_flows(data)
         assert await b.result(flow) == await a.result(flow)
         assert [(r.seq, r.kind, r.at, r.data) for r in b.store.rows(flow)][1:] == [(r.seq, r.kind, r.at, r.data) for r in a.store.rows(flow)][1:]
@@ -360,7 +359,7 @@ async def test_flows_that_are_over_stay_and_are_there_too(a: Bench) -> None:
 async def test_shared_atoms_bring_their_value(a: Bench) -> None:
     await a.load("(def box (atom 0)) (defflow main [] (swap! box + 5) (receive) (swap! box inc))")
     flow = await a.start("main")
-    async with elsewhere() as b:
+    async with elsewhere(a) as b:
         await move(a, b, flow)
         await b.engine.send(flow, 0)
         assert await b.result(flow) == 6
@@ -386,7 +385,7 @@ async def test_what_cannot_leave_is_refused_and_goes_on(a: Bench) -> None:
     with pytest.raises(FlowConflict, match="is a cell"):
         await a.engine.keeping.export([open_cell])
     assert a.status(cell) == "completed"
-    async with elsewhere() as b:
+    async with elsewhere(a) as b:
         await move(a, b, target, flows["holds"], flows["asks"])
         await b.engine.send(target, {"go": 1})
         assert await b.result(flows["holds"]) == {"go": 1}
@@ -423,7 +422,7 @@ async def test_marking_twice_is_marking_once(a: Bench) -> None:
 
 @pytest.mark.parametrize("point", [BEFORE, AFTER])
 @pytest.mark.parametrize("kill", [False, True])
-def test_an_import_that_fails_is_whole_or_not_at_all(point: str, kill: bool) -> None:
+def test_an_import_that_fails_is_whole_or_not_at_all(stores: Stores, point: str, kill: bool) -> None:
     """And done again, it is done once."""
 
     @scene
@@ -432,7 +431,7 @@ def test_an_import_that_fails_is_whole_or_not_at_all(point: str, kill: bool) -> 
         flow = await a.start("main")
         data = await export(a, flow)
         faults = Faults(kill=kill)
-        async with elsewhere(OTHER, MemoryStore(faults=faults)) as b:
+        async with elsewhere(a, OTHER, stores.quick(faults)) as b:
             b.clock.time = a.clock.time
             faults.points = frozenset({(faults.commits + 1, point)})
             with pytest.raises(StoreError):
@@ -447,17 +446,17 @@ def test_an_import_that_fails_is_whole_or_not_at_all(point: str, kill: bool) -> 
             assert await b.result(flow) == "a1"
             assert b.kinds(flow).count(kinds.FLOW_STARTED) == 1
 
-    play()
+    play(stores)
 
 
 @pytest.mark.parametrize("point", [BEFORE, AFTER])
-def test_an_export_that_fails_loses_nothing(point: str) -> None:
+def test_an_export_that_fails_loses_nothing(stores: Stores, point: str) -> None:
     """The flow goes on in one of the two places, and its file is whole."""
 
     @scene
     async def play(a: Bench) -> None:
         faults = Faults(kill=True)
-        async with elsewhere(f"{LABEL} (defflow main [] (receive) (label 1))", MemoryStore(faults=faults)) as c:
+        async with elsewhere(a, f"{LABEL} (defflow main [] (receive) (label 1))", stores.quick(faults)) as c:
             flow = await c.start("main")
             data = await c.engine.keeping.export([flow])
             faults.points = frozenset({(faults.commits + 1, point)})
@@ -474,26 +473,26 @@ def test_an_export_that_fails_loses_nothing(point: str) -> None:
             await here.engine.send(flow, 1)
             assert await here.result(flow) == "a1"
 
-    play()
+    play(stores)
 
 
-def test_between_files(tmp_path: Path) -> None:
+def test_between_files(stores: Stores, tmp_path: Path) -> None:
     """The same, from one DuckDB file to another, with a large value and a restart."""
 
     @scene
     async def play(a: Bench) -> None:
-        one, two = DuckDBStore(tmp_path / "a.duckdb"), DuckDBStore(tmp_path / "b.duckdb")
+        one, two = stores.open(tmp_path / "a.duckdb"), stores.open(tmp_path / "b.duckdb")
         try:
-            async with elsewhere(f'{LABEL} (defflow main [] (let [s (apply str (repeat 70000 "x"))] (receive) [(count s) (label 1)]))', one) as x:
+            async with elsewhere(a, f'{LABEL} (defflow main [] (let [s (apply str (repeat 70000 "x"))] (receive) [(count s) (label 1)]))', one) as x:
                 flow, _ = await x.engine.start_flow("main", [])
                 async for _ in x.engine.watch(flow):
                     if (await x.engine.flow(flow))["status"] == "waiting":
                         break
                 data = await export(x, flow)
                 assert await x.engine.result(flow, 1) is not None
-            async with elsewhere(OTHER, two) as y:
+            async with elsewhere(a, OTHER, two) as y:
                 await y.engine.keeping.import_flows(data)
-            async with elsewhere(store=two) as y:
+            async with elsewhere(a, store=two) as y:
                 await y.engine.send(flow, 1)
                 ended = await y.engine.result(flow, 10)
                 assert ended is not None and ended["result"] == [70000, "a1"]
@@ -501,20 +500,20 @@ def test_between_files(tmp_path: Path) -> None:
             one.close()
             two.close()
 
-    play()
+    play(stores)
 
 
 # Files that are none
 
 
-async def some_file() -> bytes:
-    async with elsewhere("(defn g [x] x) (defflow main [] (g (receive)))") as a:
+async def some_file(here: Bench) -> bytes:
+    async with elsewhere(here, "(defn g [x] x) (defflow main [] (g (receive)))") as a:
         return await a.engine.keeping.export([await a.start("main")])
 
 
 @scene
 async def test_a_file_that_is_cut_off_or_damaged_is_refused_and_nothing_is_written(a: Bench) -> None:
-    data = await some_file()
+    data = await some_file(a)
     lines = data.splitlines(keepends=True)
     bad = [data[:n] for n in range(0, len(data), 97)] + [b"".join(lines[:n]) for n in range(len(lines))]
     bad += [b"".join([*lines[:n], *lines[n + 1 :]]) for n in range(len(lines))]
@@ -556,22 +555,22 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_a_file_that_was_forged_is_refused(what: str) -> None:
+def test_a_file_that_was_forged_is_refused(stores: Stores, what: str) -> None:
     @scene
     async def play(a: Bench) -> None:
-        data = await some_file()
+        data = await some_file(a)
         assert flowlog.read(forged(data, lambda lines: None)).flows
         before = a.store.last_pos()
         with pytest.raises(LispError):
             await a.engine.keeping.import_flows(forged(data, HOSTILE[what]))
         assert a.store.last_pos() == before
 
-    play()
+    play(stores)
 
 
 @scene
 async def test_a_history_that_the_code_does_not_do_is_paused_and_says_so(a: Bench) -> None:
-    async with elsewhere("(defflow main [] (now) (receive))") as c:
+    async with elsewhere(a, "(defflow main [] (now) (receive))") as c:
         data = await c.engine.keeping.export([await c.start("main")])
 
     def other_code(lines: list[dict[str, Any]]) -> None:

@@ -30,14 +30,14 @@ OPEN = ["receives", "sleeps", "holds", "pays"]
 
 
 @pytest.fixture(params=["from duckdb to postgres", "from postgres to duckdb"])
-def stores(request: pytest.FixtureRequest, postgres: Server, tmp_path: Path) -> Iterator[tuple[Any, Any]]:
+def pair(request: pytest.FixtureRequest, postgres: Server, tmp_path: Path) -> Iterator[tuple[Any, Any]]:
     """The store that flows leave, and the one to which they go."""
     from flowmetal.store.postgres_store import PostgresStore
 
     url = postgres.store()
-    pair = (DuckDBStore(tmp_path / "store.duckdb"), PostgresStore(url))
-    yield pair if request.param.startswith("from duckdb") else pair[::-1]
-    for store in pair:
+    two = (DuckDBStore(tmp_path / "store.duckdb"), PostgresStore(url))
+    yield two if request.param.startswith("from duckdb") else two[::-1]
+    for store in two:
         store.close()
     postgres.give_back(url)
 
@@ -65,8 +65,8 @@ def token_of(store: Any, flow: str) -> str:
     return next(row.key for row in store.rows(flow) if row.key is not None)
 
 
-def test_flows_go_on_in_the_other_store_with_what_they_waited_for(stores: tuple[Any, Any]) -> None:
-    here, there = stores
+def test_flows_go_on_in_the_other_store_with_what_they_waited_for(pair: tuple[Any, Any]) -> None:
+    here, there = pair
 
     async def scene() -> None:
         clock = HandClock()
@@ -101,8 +101,8 @@ def test_flows_go_on_in_the_other_store_with_what_they_waited_for(stores: tuple[
     play(scene)
 
 
-def test_the_store_that_they_left_does_not_run_them_further(stores: tuple[Any, Any]) -> None:
-    here, _ = stores
+def test_the_store_that_they_left_does_not_run_them_further(pair: tuple[Any, Any]) -> None:
+    here, _ = pair
 
     async def scene() -> None:
         clock = HandClock()
@@ -132,8 +132,8 @@ def test_the_store_that_they_left_does_not_run_them_further(stores: tuple[Any, A
     play(scene)
 
 
-def test_there_and_back_again(stores: tuple[Any, Any]) -> None:
-    here, there = stores
+def test_there_and_back_again(pair: tuple[Any, Any]) -> None:
+    here, there = pair
 
     async def scene() -> None:
         clock = HandClock()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from bench import Bench, scene
 from lives import HandClock, life, play, settle
+from stores import several
 
 from flowmetal.lang.plain import from_plain
 from flowmetal.runtime.engine import Engine
@@ -127,6 +128,7 @@ def statuses(engine: Engine) -> list[str]:
     return ["begun" if any(row.kind == "effect-requested" and row.step == 1 for row in engine.store.rows(f"j{n}")) else "not" for n in range(1, 6)]
 
 
+@several
 def test_who_is_in_a_queue_and_who_waits_survives_a_restart(store: Any) -> None:
     async def scene() -> None:
         clock = HandClock()
@@ -148,6 +150,7 @@ def test_who_is_in_a_queue_and_who_waits_survives_a_restart(store: Any) -> None:
     play(scene)
 
 
+@several
 def test_a_rate_is_held_over_a_restart(store: Any) -> None:
     async def scene() -> None:
         clock = HandClock()
@@ -164,6 +167,7 @@ def test_a_rate_is_held_over_a_restart(store: Any) -> None:
     play(scene)
 
 
+@several
 def test_workers_get_no_more_than_the_queue_allows_and_the_greater_priority_first(store: Any) -> None:
     async def scene() -> None:
         async with life(store, HandClock()) as engine:

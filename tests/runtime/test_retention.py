@@ -20,6 +20,8 @@ from flowmetal.store.memory import MemoryStore
 from flowmetal.testing import World
 
 DAY = 86_400_000_000
+pytestmark = pytest.mark.one_store("an archive is of a DuckDB file")
+
 PROGRAM = """
 (defflow leaf [n] (log "x") (* 2 n))
 (defflow top [n] [(leaf n) (str (random-uuid))])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from lives import HandClock, life, play, settle
+from stores import several
 
 from flowmetal.testing import run_source
 from flowmetal.testing.audit import audit
@@ -108,6 +109,7 @@ def test_continue_as_stands_in_the_flows_own_body(form: str) -> None:
     assert result.ok, result
 
 
+@several
 def test_a_run_of_many_is_woken_from_its_last_begin_only(store: Any) -> None:
     async def scene() -> None:
         clock = HandClock()
@@ -141,6 +143,7 @@ RECEIVING = """
 
 
 @pytest.mark.parametrize("lasting", [False, True])
+@several
 def test_a_message_that_an_earlier_run_took_is_not_given_to_a_later_one(store: Any, lasting: bool) -> None:
     async def scene() -> None:
         clock = HandClock()
@@ -160,6 +163,7 @@ def test_a_message_that_an_earlier_run_took_is_not_given_to_a_later_one(store: A
     play(scene)
 
 
+@several
 def test_a_message_that_a_run_did_not_come_to_take_is_there_for_the_next(store: Any) -> None:
     async def scene() -> None:
         clock = HandClock()

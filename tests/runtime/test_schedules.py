@@ -11,14 +11,13 @@ from zoneinfo import ZoneInfo
 import pytest
 from bench import Bench, scene
 from lives import HandClock, life, play, settle
+from stores import Stores, several
 
 from flowmetal.errors import LispError
 from flowmetal.lang.persistent import Map, Vector
 from flowmetal.lang.values import Duration, Instant, kw
 from flowmetal.runtime.calendars import calendar
 from flowmetal.runtime.engine import Engine
-from flowmetal.store.duckdb_store import DuckDBStore
-from flowmetal.store.memory import MemoryStore
 from flowmetal.testing import run_source
 
 REPORT = """
@@ -162,6 +161,7 @@ def begun(engine: Engine) -> list[str]:
         (":all", ["01:00:00Z", "02:00:00Z", "03:00:00Z", "04:00:00Z", "05:00:00Z"]),
     ],
 )
+@several
 def test_catch_up_says_what_becomes_of_the_times_at_which_nobody_was_there(store: Any, catch_up: str, expected: list[str]) -> None:
     async def scene() -> None:
         clock = HandClock()
@@ -185,6 +185,7 @@ def test_catch_up_says_what_becomes_of_the_times_at_which_nobody_was_there(store
     play(scene)
 
 
+@several
 def test_a_paused_schedule_stays_paused_over_a_restart_and_its_times_are_not_caught_up(store: Any) -> None:
     async def scene() -> None:
         clock = HandClock()
@@ -203,6 +204,7 @@ def test_a_paused_schedule_stays_paused_over_a_restart_and_its_times_are_not_cau
     play(scene)
 
 
+@several
 def test_a_trigger_begins_one_flow_now_and_a_repeated_request_none(store: Any) -> None:
     async def scene() -> None:
         async with life(store, HandClock()) as engine:
@@ -218,9 +220,9 @@ def test_a_trigger_begins_one_flow_now_and_a_repeated_request_none(store: Any) -
     play(scene)
 
 
-def test_the_newest_definition_begins_also_after_the_schedule_was_made() -> None:
+def test_the_newest_definition_begins_also_after_the_schedule_was_made(stores: Stores) -> None:
     async def scene() -> None:
-        async with life(MemoryStore(), HandClock()) as engine:
+        async with life(stores.quick(), HandClock()) as engine:
             await engine.load("(defflow report [] :old)", file="report.flow")
             await engine.result(await engine.eval('(schedule "s" #dur "1h" report)'))
             await engine.load("(defflow report [] :new)", file="report.flow")
@@ -251,8 +253,8 @@ async def test_what_is_declared_or_removed_once_more_under_its_key_does_not_undo
     assert len(b.store.flow_rows(name="report")) == 1
 
 
-def test_a_schedule_that_is_removed_while_somebody_triggers_it_is_gone(tmp_path: Path) -> None:
-    store = DuckDBStore(tmp_path / "s.duckdb")
+def test_a_schedule_that_is_removed_while_somebody_triggers_it_is_gone(stores: Stores, tmp_path: Path) -> None:
+    store = stores.open(tmp_path / "s.duckdb")
 
     async def scene() -> None:
         async with life(store, HandClock()) as engine:

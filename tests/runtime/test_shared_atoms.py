@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from lives import HandClock, life, play, settle
+from stores import several
 
 from flowmetal.testing import Program, check, run_source
 
@@ -56,6 +57,7 @@ def test_a_function_that_throws_changes_nothing() -> None:
     held("""(is (thrown? :type (swap! counter + "a"))) (is (= 0 @counter))""")
 
 
+@several
 def test_its_value_outlives_the_process_and_defining_it_again_keeps_it(store: Any) -> None:
     async def scene() -> None:
         clock = HandClock()

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from bench import Bench, scene
+from stores import Stores
 
 from flowmetal.errors import FlowConflict, FlowEnded
 from flowmetal.store import kinds
@@ -44,7 +45,7 @@ async def step(b: Bench, flow: str) -> list[int]:
 
 
 @pytest.mark.parametrize("restarts", [False, True])
-def test_each_step_is_one_request(restarts: bool) -> None:
+def test_each_step_is_one_request(stores: Stores, restarts: bool) -> None:
     @scene
     async def play(b: Bench) -> None:
         flow = await paused(b)
@@ -63,7 +64,7 @@ def test_each_step_is_one_request(restarts: bool) -> None:
         assert await b.result(flow) == "m"
         audit(b.store, b.engine.definitions.registry)
 
-    play()
+    play(stores)
 
 
 @scene

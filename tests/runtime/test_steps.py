@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from bench import Bench, scene
+from stores import Stores
 
 from flowmetal.errors import LispError
 from flowmetal.runtime.dispatch import WAITING_OPS
@@ -40,7 +41,7 @@ UNNUMBERED = [
 
 
 @pytest.mark.parametrize("form", NUMBERED)
-def test_a_step_is_a_request(form: str) -> None:
+def test_a_step_is_a_request(stores: Stores, form: str) -> None:
     @scene
     async def play(b: Bench) -> None:
         await b.load(f"(defforeign work [n]) (defflow leaf [] 1) (defflow main [] {form} :done)")
@@ -49,11 +50,11 @@ def test_a_step_is_a_request(form: str) -> None:
         assert b.ops(flow) == NUMBERED[form]
         assert [row["step"] for row in b.rows(flow, kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED)] == list(range(1, len(NUMBERED[form]) + 1))
 
-    play()
+    play(stores)
 
 
 @pytest.mark.parametrize("form", UNNUMBERED)
-def test_what_only_arranges_is_no_step(form: str) -> None:
+def test_what_only_arranges_is_no_step(stores: Stores, form: str) -> None:
     @scene
     async def play(b: Bench) -> None:
         await b.load(f"(defflow main [] {form} :done)")
@@ -61,7 +62,7 @@ def test_what_only_arranges_is_no_step(form: str) -> None:
         await b.ending(flow)
         assert b.ops(flow) == []
 
-    play()
+    play(stores)
 
 
 @scene

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+from stores import Stores
+
 from flowmetal.runtime.clock import Chance, VirtualClock
 from flowmetal.runtime.engine import Engine
 from flowmetal.runtime.timers import SLACK, Timers
 from flowmetal.store import kinds
-from flowmetal.store.memory import MemoryStore
 
 START = VirtualClock().now()
 
@@ -57,10 +58,10 @@ def test_a_due_time_that_was_moved_counts_as_moved() -> None:
     asyncio.run(scene())
 
 
-def test_virtual_time_does_not_run_after_what_nobody_waits_for() -> None:
+def test_virtual_time_does_not_run_after_what_nobody_waits_for(stores: Stores) -> None:
     async def scene() -> None:
         clock = VirtualClock()
-        engine = Engine(MemoryStore(), clock=clock, chance=Chance(1))
+        engine = Engine(stores.quick(), clock=clock, chance=Chance(1))
         await engine.open()
         await engine.load('(defflow main [] (with-timeout #dur "14d" (sleep #dur "1s")) (race (sleep #dur "1s") (sleep #dur "9d")) (receive))', file="t")
         flow, _ = await engine.start_flow("main", [])

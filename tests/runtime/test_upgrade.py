@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from bench import Bench, scene
+from stores import Stores
 
 from flowmetal.errors import FlowConflict, FlowEnded, FlowNotFound, LispError
 from flowmetal.store import kinds
@@ -113,7 +114,7 @@ async def test_where_nothing_has_changed_nothing_is_written(b: Bench) -> None:
         (OLD.replace("(:target (work x))", "(:target @(async (work x)))").replace("m (receive)", "m (do @(callback) (receive))"), "now asks for callback"),
     ],
 )
-def test_the_first_difference_refuses_and_names_both_places(changed: str, says: str) -> None:
+def test_the_first_difference_refuses_and_names_both_places(stores: Stores, changed: str, says: str) -> None:
     @scene
     async def play(b: Bench) -> None:
         await b.load(OLD)
@@ -131,7 +132,7 @@ def test_the_first_difference_refuses_and_names_both_places(changed: str, says: 
         await b.engine.send(flow, "m")
         assert (await b.result(flow))[0] == "old", "it goes on as it was"
 
-    play()
+    play(stores)
 
 
 @scene

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from postgres_server import Server
@@ -56,16 +55,10 @@ def answers(store: Store, view: str) -> list[dict[str, Any]]:
     return sorted(store.query(f"SELECT * FROM {view}").plain(), key=repr)
 
 
-@pytest.fixture(scope="module")
-def database(postgres: Server) -> Any:
-    url = postgres.store()
-    yield url
-    postgres.give_back(url)
-
-
 @settings(max_examples=1_000 if LONG else 8, suppress_health_check=list(HealthCheck))
 @given(log=st.lists(rows(), max_size=40))
-def test_both_dialects_give_the_same(database: str, postgres: Server, log: list[Row]) -> None:
+def test_both_dialects_give_the_same(postgres: Server, log: list[Row]) -> None:
+    database = postgres.store()
     shared, memory = PostgresStore(database), MemoryStore()
     begun = [row(flow_id, kinds.FLOW_STARTED, {"name": "f", "kind": "flow"}) for flow_id in FLOWS]
     try:
@@ -81,4 +74,3 @@ def test_both_dialects_give_the_same(database: str, postgres: Server, log: list[
         shared.close()
         memory.close()
         postgres.give_back(database)
-        postgres.store()

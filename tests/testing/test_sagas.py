@@ -113,6 +113,19 @@ def test_the_key_of_a_call_in_flight_is_that_under_which_it_was_sent(call: str, 
     assert result.ok, result
 
 
+@pytest.mark.parametrize("before", ["(try 0 (finally (step 1)))", "(saga (try 0 (finally (undoable (step 1) (fn [r] (undo 1 r))))))"])
+def test_a_call_that_was_not_made_is_not_undone(before: str) -> None:
+    """A cancel that finds its flow in a clean-up comes after it, before anything more is asked."""
+    (result,) = run_source(f"""{ORDER} (defflow late [] {before} (saga (undoable (step 2) (fn [r] (undo 2 r)))))
+      (deftest it (with-foreign {{step (fn [n] (sleep #dur "1d") n) undo (fn [n r] nil)}}
+        (let [h (start late)]
+          (settle!) (cancel! h) (advance! #dur "2d")
+          (is (= :cancelled (status h)))
+          (is (= [[1]] (calls 'step)))
+          (is (= [] (calls 'undo))))))""")
+    assert result.ok, result
+
+
 def test_what_an_inner_saga_did_the_outer_one_undoes() -> None:
     held("""(with-foreign {undo (fn [n r] nil)}
       (is (thrown? :user (saga (on-rollback (undo 1 nil)) (saga (on-rollback (undo 2 nil)) :fine) (on-rollback (undo 3 nil)) (throw (ex-info "x" {})))))

@@ -45,6 +45,7 @@ def _owns(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
 
 @op("flow", "set-undoing*", 1, 1, "([atoms])", "Says which atoms hold the key, the step, and with a :timeout the awaited step of the call made here.")
 def _set_undoing(m: Machine, fiber: Fiber, args: list[Any]) -> Any:
+    m.check_cancel(fiber)  # before the call is registered: one that is not made is not undone
     before, fiber.undoing = fiber.undoing, args[0]
     return before
 

@@ -213,7 +213,8 @@ class Leases(ABC):
         if lease.withdrawn or task.called_off or not _may_retry(task, error, retry):
             await self._deliver(lease, failed(task.step, error, task.attempt, task_id))
             return
-        next_at = self.engine.clock.now() + int(task.policy.delay(task.attempt) * 1e6)
+        wait = int(task.policy.delay(task.attempt) * 1e6)
+        next_at = self.engine.clock.now() + wait
         facts = {"attempt": task.attempt, "next_at": Instant(next_at).format(), "task": task_id}
         await self._deliver(lease, Draft(kinds.ATTEMPT_FAILED, task.step, None, facts, {"error": error}))
         if self.open.get((task.flow_id, task.step)) is task:

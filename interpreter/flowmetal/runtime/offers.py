@@ -150,25 +150,40 @@ class Offers:
                 self.engine.foreign.end(lease, again=True)
 
     async def _claimed(self, table: OfferTable, poller: Poller, most: int, seconds: float) -> list[Lease]:
-        desk, queues = self.engine.foreign, self.engine.queues
+        queues = self.engine.queues
         full = {name for name in queues.queues if queues.is_shut(name)}
         while True:
-            lease_name = desk.new_name()
+            lease_name = self.engine.foreign.new_name()
             found = await self.engine.writer.call(table.claim, poller.functions, poller.queues, full, self._ours, lease_name, most)
-            leases: list[Lease] = []
             before = len(full)
+            leases = await self._begun(found, seconds, full)
+            if leases or len(full) == before:
+                return leases
+            await self._flush(table)
+
+    async def _begun(self, found: list[Offer], seconds: float, full: set[str]) -> list[Lease]:
+        """Leases of calls that were claimed, of those for which there is a place in their queue; the queues of the others are `full`."""
+        desk, left = self.engine.foreign, {each.lease or "" for each in found}
+        leases: list[Lease] = []
+        try:
             for each in found:
-                if each.queue is not None and not await queues.enter(each.queue, (each.flow_id, each.step)):
+                if each.queue is not None and not await self.engine.queues.enter(each.queue, (each.flow_id, each.step)):
                     full.add(each.queue)
-                    self._freed.add(each.lease or "")
                     continue
                 task = await self._guest(each)
                 if task is not None:
                     leases.append(desk.begin(task, seconds, each.lease))
                     self.guests[each.flow_id, each.step] = leases[-1]
-            if leases or len(full) == before:
-                return leases
-            await self._flush(table)
+                left.discard(each.lease or "")
+        except BaseException:
+            for lease in leases:
+                desk.end(lease, again=True)
+            raise
+        finally:
+            if left:
+                self._freed |= left
+                self.sign.set()
+        return leases
 
     async def _guest(self, offer: Offer) -> Task | None:
         """The call, as the log has it."""

@@ -22,6 +22,8 @@ KINDS = ("duckdb", "postgresql")
 
 several = pytest.mark.stores("memory", "duckdb", "postgresql")
 """Runs on each of them, every time."""
+both = pytest.mark.stores(*KINDS)
+"""Runs on both, every time: a small part that notices soon when one of them keeps a promise no more."""
 
 
 class Stores:

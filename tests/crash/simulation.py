@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -120,6 +120,8 @@ class Simulation:
         self.controls: dict[str, dict[str, bool]] = defaultdict(dict)
         """What was asked of each flow, and whether it was acknowledged before the flow's end."""
         self.paused: set[str] = set()
+        self.loose: Counter[str] = Counter()
+        """How many calls that may let a flow go on are not acknowledged yet: each may have taken effect, or may yet."""
         self._numbers = itertools.count()
         self.engine: Engine
         self.run(self._open({}))
@@ -337,13 +339,15 @@ class Simulation:
 
         def acknowledged(done: bool) -> None:
             self.controls[flow_id][action] |= done
-            if action == "pause" and done:
-                self.paused.add(flow_id)
-            elif action != "pause":
+            if action != "pause":
+                self.loose[flow_id] -= 1
                 self.paused.discard(flow_id)
+            elif done and not self.loose[flow_id]:
+                self.paused.add(flow_id)
 
         if action != "pause":
-            self.paused.discard(flow_id)  # it may take effect before it is acknowledged
+            self.loose[flow_id] += 1
+            self.paused.discard(flow_id)
         self.wish(call, acknowledged)
 
     def send(self, flow_id: str, label: str, number: int) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from bench import Bench, scene
-from stores import Stores
+from stores import Stores, both
 
 from flowmetal.errors import FlowEnded
 from flowmetal.runtime.connector import Completed
@@ -45,6 +45,7 @@ async def test_it_is_thrown_again_at_the_end_of_the_catch(b: Bench) -> None:
     assert b.status(flow) == "cancelled"
 
 
+@both
 @scene
 async def test_clean_up_may_wait_and_survives_restarts(b: Bench) -> None:
     await b.load('(defforeign undo [n]) (defflow main [] (try (receive) (finally (sleep #dur "1h") (undo 1) (log "clean"))))')

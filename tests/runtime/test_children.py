@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from bench import Bench, scene
-from stores import Stores
+from stores import Stores, both
 
 from flowmetal.errors import LispError, SourceError
 from flowmetal.store import kinds
@@ -74,6 +74,7 @@ async def test_a_start_with_parent_ends_with_it(b: Bench) -> None:
     assert [row["data"] for row in b.rows(leaf, kinds.LOG)] == ["clean"]
 
 
+@both
 @scene
 async def test_a_flow_whose_owner_ended_while_no_engine_ran_ends_at_the_next_opening(b: Bench) -> None:
     await b.load("(defflow leaf [] (receive)) (defflow main [] (leaf))")

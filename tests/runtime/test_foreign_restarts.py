@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from lives import HandClock, settle
-from stores import Stores
+from stores import Stores, both
 
 from flowmetal.errors import LeaseLost, StoreError
 from flowmetal.runtime.control import Make
@@ -42,6 +42,7 @@ async def begun(engine: Engine, name: str) -> tuple[str, dict[str, Any]]:
     return flow, task
 
 
+@both
 def test_an_open_call_is_offered_again_under_its_key_and_the_old_lease_is_lost(stores: Stores) -> None:
     async def main() -> None:
         store = stores.quick()
@@ -73,6 +74,7 @@ def test_an_answer_that_was_taken_is_known_after_a_restart(stores: Stores) -> No
     asyncio.run(main())
 
 
+@both
 def test_a_failed_attempt_and_its_wait_survive_a_restart(stores: Stores) -> None:
     async def main() -> None:
         store, clock = stores.quick(), HandClock()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from bench import Bench, scene
-from stores import Stores
+from stores import Stores, both
 
 from flowmetal.errors import FlowNotFound, LispError
 from flowmetal.lang.plain import from_plain
@@ -50,6 +50,7 @@ async def test_without_an_outcome_the_step_is_asked_anew(b: Bench) -> None:
     assert [r["text"] for r in b.rows(made, kinds.OUTPUT)] == ["work\n"]
 
 
+@both
 @scene
 async def test_with_an_outcome_the_step_has_it(b: Bench) -> None:
     await b.load(STEPS)

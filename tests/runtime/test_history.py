@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from bench import Bench, scene
 from lives import HandClock, life, play
-from stores import Stores, several
+from stores import Stores, both, several
 
 from flowmetal.runtime.marks import OUTPUT_LIMIT
 from flowmetal.store import kinds
@@ -176,6 +176,7 @@ async def test_positions_order_the_store(b: Bench) -> None:
         assert [row.pos for row in own] == sorted(row.pos for row in own)
 
 
+@both
 @scene
 async def test_a_program_that_changed_under_a_flow_is_noticed(b: Bench) -> None:
     """Re-execution compares what is asked for: a difference pauses the flow and names both places."""

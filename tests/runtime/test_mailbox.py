@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from bench import Bench, scene
+from stores import both
 
 from flowmetal.errors import FlowEnded, FlowNotFound
 from flowmetal.lang.plain import from_plain
@@ -139,6 +140,7 @@ async def test_the_time_of_a_receive(b: Bench) -> None:
     assert len(b.engine.timers) == 0
 
 
+@both
 @scene
 async def test_a_message_with_a_key_arrives_once(b: Bench) -> None:
     await b.load("(defflow main [] [(receive) (receive)])")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench import Bench, scene
+from stores import both
 
 from flowmetal.store import kinds
 
@@ -41,6 +42,7 @@ async def test_timers_that_fall_due_meanwhile_fire_on_resume(b: Bench) -> None:
     assert b.kinds(flow).count(kinds.LOG) == 1
 
 
+@both
 @scene
 async def test_timers_that_fell_due_fire_on_resume_after_a_restart(b: Bench) -> None:
     await b.load('(defflow main [] (sleep #dur "1h") :up)')

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from bench import Bench, scene
+from stores import both
 
 from flowmetal.errors import StoreError
 from flowmetal.runtime.connector import Call, Completed, Failed
@@ -66,6 +67,7 @@ async def reach(b: Bench, count: int, stuck: Stuck) -> None:
 # Effects
 
 
+@both
 @scene
 async def test_an_open_request_is_sent_again_under_the_same_key(b: Bench) -> None:
     b.world = stuck = Stuck()  # type: ignore[assignment]
@@ -81,6 +83,7 @@ async def test_an_open_request_is_sent_again_under_the_same_key(b: Bench) -> Non
     assert b.kinds(flow).count(kinds.EFFECT_REQUESTED) == 1
 
 
+@both
 @scene
 async def test_a_recorded_outcome_is_never_asked_for_again(b: Bench) -> None:
     await b.load("(defforeign work [n]) (defflow main [] (work 1) (receive))")
@@ -93,6 +96,7 @@ async def test_a_recorded_outcome_is_never_asked_for_again(b: Bench) -> None:
     assert await b.result(flow) == "end"
 
 
+@both
 @scene
 async def test_a_failed_attempt_and_its_next_time_are_on_disk_before_the_back_off(b: Bench) -> None:
     seen: list[tuple[int, int | None]] = []
@@ -371,6 +375,7 @@ async def test_a_request_that_is_made_again_starts_no_second_flow(b: Bench) -> N
     assert len(b.store.flow_rows()) == 2
 
 
+@both
 @scene
 async def test_the_same_id_is_the_same_flow_or_a_conflict(b: Bench) -> None:
     from flowmetal.errors import FlowConflict

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from bench import Bench, scene
+from stores import both
 
 from flowmetal.errors import FlowConflict, FlowNotFound
 from flowmetal.runtime.connector import Call, Failed
@@ -69,6 +70,7 @@ async def test_a_flow_that_is_paused_at_its_failed_step_goes_on_there_and_its_pa
     audited(b)
 
 
+@both
 @scene
 async def test_the_step_keeps_its_number_and_its_idempotency_key(b: Bench) -> None:
     world = Broken(b, "ship")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from bench import Bench, scene
-from stores import Stores
+from stores import Stores, both
 
 from flowmetal.runtime import snapshots
 from flowmetal.store import kinds
@@ -55,6 +55,7 @@ def all_snapshots(store: Store, flow: str) -> list[Snapshot]:
     return found
 
 
+@both
 @scene
 async def test_a_flow_wakes_from_its_snapshot(b: Bench) -> None:
     flow = await long_flow(b)
@@ -66,6 +67,7 @@ async def test_a_flow_wakes_from_its_snapshot(b: Bench) -> None:
     assert await finish(b, flow) == EXPECTED
 
 
+@both
 @scene
 async def test_dropping_all_that_is_derived_loses_nothing(b: Bench) -> None:
     flow = await long_flow(b)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from bench import Bench, scene
-from stores import Stores
+from stores import Stores, both
 
 from flowmetal.errors import FlowConflict, FlowEnded, FlowNotFound, LispError
 from flowmetal.store import kinds
@@ -32,6 +32,7 @@ async def upgrade(b: Bench, flow_id: str, **more: Any) -> dict[str, Any]:
     return report
 
 
+@both
 @scene
 async def test_a_waiting_flow_goes_on_under_the_current_definitions(b: Bench) -> None:
     await b.load(OLD)

@@ -12,7 +12,7 @@ from engines import TOKEN, Door, door
 from stores import Stores
 
 PROGRAM = """
-(defforeign charge "Charges a card." [order amount] {:retry {:max-attempts 3 :initial #dur "20ms"}})
+(defforeign charge "Charges a card." [order amount] {:retry {:max-attempts 3 :initial #dur "50ms"}})
 (defflow buy [order amount] (charge order amount))
 (defflow plain [x] (call "plain" [x]))
 (defflow keyed [x] (call :keyed [x] {:idempotency-key (str "order-" x)}))

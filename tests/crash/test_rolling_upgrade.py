@@ -31,7 +31,7 @@ def next_build(tmp_path: Path) -> Path:
     """The program as it may be tomorrow: a format with one more migration, and primitives of another version."""
     there = tmp_path / "next" / "flowmetal"
     shutil.copytree(Path(flowmetal.__file__).parent, there, ignore=shutil.ignore_patterns("__pycache__"))
-    new, checked = FORMAT_VERSION + 1, "\nassert max(MIGRATIONS)"
+    new = FORMAT_VERSION + 1
     for file, old, text in (
         ("store/protocol.py", f"\nFORMAT_VERSION = {FORMAT_VERSION}\n", f"\nFORMAT_VERSION = {new}\n"),
         (

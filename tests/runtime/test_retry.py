@@ -429,3 +429,26 @@ async def test_a_retry_that_comes_to_nothing_leaves_no_place_in_a_queue(b: Bench
         with pytest.raises(FlowNotFound):
             await b.engine.control("a", "retry")
     assert b.engine.queues.flows == {}
+
+
+@scene
+async def test_a_flow_that_was_retried_where_it_awaited_another_and_was_upgraded_waits_for_the_next(b: Bench) -> None:
+    world = Broken(b, "charge")
+    source = """
+      (defforeign charge [n])
+      (defflow paid [] (charge 1))
+      (defflow main [] @(start-with {:id "first"} paid) (receive) @(start-with {:id "second"} paid))"""
+    await b.load(source)
+    flow = await b.start("main")
+    assert b.status(flow) == "failed"
+    world.mend()
+    for each in ("first", flow):
+        await b.engine.control(each, "retry")
+        await b.settle()
+    await b.load(source.replace("(receive)", "(receive) (println 1)"))
+    assert (await b.engine.upgrades.upgrade(flow))["upgraded"]
+    await b.engine.send(flow, "go on")
+    await b.settle()
+    assert [(row["flow"], row.get("anew", False)) for row in b.rows(flow, kinds.AWAIT)] == [("first", False), ("first", True), ("second", False)]
+    assert await b.result(flow) == "charge"
+    audited(b)

@@ -213,7 +213,7 @@ class Leases(ABC):
         if lease.withdrawn or task.called_off or not _may_retry(task, error, retry):
             await self._deliver(lease, failed(task.step, error, task.attempt, task_id))
             return
-        wait = int(task.policy.delay(task.attempt) * 1e6)
+        wait = int(task.policy.delay(task.attempt) * 1e6)  # before the clock is looked at: the first one in a process loads a library
         next_at = self.engine.clock.now() + wait
         facts = {"attempt": task.attempt, "next_at": Instant(next_at).format(), "task": task_id}
         await self._deliver(lease, Draft(kinds.ATTEMPT_FAILED, task.step, None, facts, {"error": error}))

@@ -18,6 +18,7 @@ from flowmetal.runtime.history import life_row
 from flowmetal.runtime.marks import COUNTED, size
 from flowmetal.runtime.process import Process, find_program, loader, mismatch
 from flowmetal.runtime.reexecution import Reexecution, Run, done_again
+from flowmetal.runtime.retried import ANEW
 from flowmetal.runtime.rows import Draft
 from flowmetal.store import kinds
 
@@ -97,7 +98,7 @@ class Upgrades:
             error = e
         if error is not None:
             raise _refusal(run, error)
-        recorded = {kind: sum(size(d) for d in run.rows if d.kind == kind) for kind in COUNTED - SHOWN}
+        recorded = {kind: sum(size(d) for d in run.rows if d.kind == kind and not d.facts.get(ANEW)) for kind in COUNTED - SHOWN}
         return {kind: n for kind, n in {**recorded, **{kind: again.made[kind] for kind in SHOWN}}.items() if n}
 
 
@@ -111,7 +112,7 @@ def _taken(run: Run) -> list[Draft]:
 def _unlike(run: Run, again: Reexecution) -> LispError | None:
     """What differs although every request is the same: what the flow waits for, what its fibers gave, what it has withdrawn."""
     for kind, names in RELIED_ON.items():
-        was, now = ([(d.step, *(d.facts[n] for n in names)) for d in rows if d.kind == kind and not d.facts.get("anew")] for rows in (run.rows, again.written))
+        was, now = ([(d.step, *(d.facts[n] for n in names)) for d in rows if d.kind == kind and not d.facts.get(ANEW)] for rows in (run.rows, again.written))
         if now[: len(was)] != was:
             message = f"flow {run.flow_id} has other rows {kind} on record than it would have now: {was[:3]} and {now[:3]}"
             return LispError(message, type="replay/mismatch")

@@ -105,6 +105,8 @@ def test_several_interpreters_share_a_store_and_one_that_hangs_loses_its_flows(t
         finally:
             first.kill()
             second.kill()
+            first.wait(60)
+            second.wait(60)
 
 
 def wait_until_shared(url: str, parts: list[int]) -> None:

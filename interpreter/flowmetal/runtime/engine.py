@@ -123,12 +123,7 @@ class Engine:
         self.writer.start()
         await self.sharing.open()
         await self._check_clock()
-        rows = await self.writer.call(self.store.rows, kinds.DEFINITIONS_STREAM)
-        self.definitions.replay(rows)
-        row = self.definitions.engine_row(rows)
-        if row is not None:
-            done = await self.commit(Commit([row], {kinds.DEFINITIONS_STREAM: self.definitions.version}))
-            self.definitions.replay(done.rows)
+        await self._read_definitions()
         for _, rows in await self.writer.call(lambda: list(lines.read(self.store))):
             lines.bind(self.definitions, rows)
         await self.topics.open()
@@ -145,6 +140,21 @@ class Engine:
         await self.schedules.open()
         await self.keeping.retention.open()
         await self.sources.open()
+
+    async def _read_definitions(self) -> None:
+        """Reads the definitions, and records which library reads them; again, where another interpreter comes at the same time."""
+        while True:
+            rows = await self.writer.call(self.store.rows, kinds.DEFINITIONS_STREAM)
+            self.definitions.replay(rows[self.definitions.version :])
+            row = self.definitions.engine_row(rows)
+            if row is None:
+                return
+            try:
+                done = await self.commit(Commit([row], {kinds.DEFINITIONS_STREAM: self.definitions.version}))
+            except StoreConflict:
+                continue
+            self.definitions.replay(done.rows)
+            return
 
     async def _check_clock(self) -> None:
         """A virtual clock belongs to a store from its creation."""

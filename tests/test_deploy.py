@@ -51,11 +51,10 @@ def test_every_variable_is_one_that_is_read(file: str) -> None:
         assert f'"{name}"' in SOURCE or name.startswith("FLOWMETAL_SECRET_") or name == "FLOWMETAL_TOKEN", name
 
 
-def test_no_file_holds_a_secret_or_scales_the_interpreter() -> None:
+def test_no_file_holds_a_secret() -> None:
     services = COMPOSE["services"]
     assert services["flowmetal"]["environment"]["PGPASSWORD"].startswith("${PGPASSWORD:?")
     assert services["postgres"]["environment"]["POSTGRES_PASSWORD"].startswith("${PGPASSWORD:?")
-    assert "deploy" not in services["flowmetal"] and "scale" not in services["flowmetal"]
     assert re.search(r"^PGPASSWORD=$", (DEPLOY / "flowmetal.env.example").read_text(encoding="utf-8"), re.MULTILINE)
     assert {"/deploy/.env", "/deploy/flowmetal.env"} <= set((ROOT / ".gitignore").read_text(encoding="utf-8").splitlines())
 

@@ -50,32 +50,6 @@ def test_a_signal_that_another_thread_takes_ends_serve(cli: Cli) -> None:
     assert (serving.returncode, out, err) == (0, "", "")
 
 
-def test_who_stands_by_takes_the_place_of_one_that_was_killed(cli: Cli) -> None:
-    with cli.popen("serve", "--port", "0") as first:
-        listening(first)
-        with cli.popen("serve", "--port", "0", "--standby") as second:
-            assert second.stderr is not None
-            said = second.stderr.readline()
-            assert "standing by: " in said and f"served already by process {first.pid}" in said
-            first.kill()
-            listening(second)
-            assert cli.host_pid() == second.pid
-            second.terminate()
-            assert second.wait(60) == 0
-
-
-def test_standing_by_ends_at_a_signal(cli: Cli) -> None:
-    with cli.popen("serve", "--port", "0") as first:
-        listening(first)
-        with cli.popen("serve", "--port", "0", "--standby") as second:
-            assert second.stderr is not None and second.stderr.readline()
-            second.terminate()
-            out, err = second.communicate(timeout=60)
-        assert (second.returncode, out, err) == (0, "", "")
-        assert cli.host_pid() == first.pid
-        first.terminate()
-
-
 def test_commands_attach_to_serve(cli: Cli) -> None:
     with cli.popen("serve", "--port", "0") as serving:
         listening(serving)

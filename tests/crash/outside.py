@@ -23,6 +23,7 @@ from posts import Posts
 from processes import store_at
 
 from flowmetal.client.host_file import token_of
+from flowmetal.client.store_url import StoreUrl
 from flowmetal.store.duckdb_store import DuckDBStore
 from flowmetal.store.protocol import Row
 
@@ -72,16 +73,17 @@ class Outside(Posts):
 class Served:
     """`flowmetal serve` on a store, again and again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: StoreUrl | None = None, port: int = 0) -> None:
         self.folder = folder
-        self.store = store_at(folder / "flowmetal.duckdb")
+        self.store = store or store_at(folder / "flowmetal.duckdb")
+        self.port = port
         self.url = ""
         self.pid = 0
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Starts a host, and waits until it answers."""
-        command = [sys.executable, "-m", "flowmetal", "serve", "--store", self.store.url, "--port", "0"]
+        command = [sys.executable, "-m", "flowmetal", "serve", "--store", self.store.url, "--port", str(self.port)]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd=self.folder)
         self.pid = self._process.pid
         assert self._process.stdout is not None
@@ -89,6 +91,11 @@ class Served:
         found = re.fullmatch(r"listening on (\S+)\n", line)
         assert found, line
         self.url = found[1]
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a process."""
+        return self._process is not None and self._process.poll() is None
 
     def kill(self) -> None:
         """Ends it in the middle of whatever it does."""

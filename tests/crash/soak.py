@@ -32,6 +32,7 @@ from flowmetal.client.host_file import token_of
 from flowmetal.runtime.definitions_log import DefinitionsLog
 from flowmetal.store import kinds
 from flowmetal.store.duckdb_store import DuckDBStore
+from flowmetal.store.protocol import Store
 from flowmetal.testing.audit import audit
 
 OPEN = 8
@@ -69,7 +70,8 @@ class Soak:
 
     def run(self) -> None:
         """Runs it all."""
-        self.outside, self.served = Outside(self.seed), Served(self.folder)
+        self.outside = Outside(self.seed)
+        self._make()
         try:
             self._start()
             self._define()
@@ -89,15 +91,32 @@ class Soak:
                     thread.join(PATIENCE)
             assert not any(thread.is_alive() for thread in threads + workers), "a client stands still"
             assert not self.failures, self.failures[:3]
-            self.served.stop()
+            self._end()
         finally:
             self.over.set()
-            if self.served.pid and psutil.pid_exists(self.served.pid):
-                self.served.kill()
+            self._kill_all()
             self.outside.close()
         self._check_log()
 
     # The host
+
+    def _make(self) -> None:
+        self.served = Served(self.folder)
+
+    def address(self) -> str:
+        """Where the next call goes."""
+        return self.url
+
+    def opened(self) -> Store:
+        """The store, when nobody has it any more."""
+        return DuckDBStore(self.folder / "flowmetal.duckdb")
+
+    def _end(self) -> None:
+        self.served.stop()
+
+    def _kill_all(self) -> None:
+        if self.served.pid and psutil.pid_exists(self.served.pid):
+            self.served.kill()
 
     def _start(self) -> None:
         begun = time.monotonic()
@@ -152,7 +171,7 @@ class Soak:
         deadline = time.monotonic() + PATIENCE
         data = None if body is None else json.dumps(body).encode()
         while time.monotonic() < deadline:
-            request = urllib.request.Request(self.url + path, data, headers, method=method)
+            request = urllib.request.Request(self.address() + path, data, headers, method=method)
             try:
                 with urllib.request.urlopen(request, timeout=60) as answer:
                     return answer.status, json.load(answer)
@@ -232,7 +251,7 @@ class Soak:
         """What was acknowledged is in the log; and the log keeps its promises."""
         assert not self.outside.refused, self.outside.refused[:3]
         again = [key for key, n in self.outside.arrived.items() if n > 1]
-        store = DuckDBStore(self.folder / "flowmetal.duckdb")
+        store = self.opened()
         try:
             definitions = DefinitionsLog(lambda: 0)
             definitions.replay(store.rows(kinds.DEFINITIONS_STREAM))
@@ -254,7 +273,7 @@ class Soak:
             flush=True,
         )
 
-    def _check_outcomes(self, store: DuckDBStore) -> None:
+    def _check_outcomes(self, store: Store) -> None:
         """Callbacks and calls of workers that were acknowledged have their outcome."""
         for token, body in self.outside.acknowledged.items():
             row = store.find(kinds.EFFECT_REQUESTED, token)

@@ -16,9 +16,11 @@ from postgres_server import Server
 from flowmetal.store import postgres_session
 from flowmetal.store.postgres_commit import begin
 from flowmetal.store.postgres_pool import Pool
+from flowmetal.store.postgres_schema import LEASE_SECONDS
 from flowmetal.store.postgres_session import hosts, token
 from flowmetal.store.postgres_store import PostgresStore
 from flowmetal.store.protocol import Commit, CommitResult, Row, Snapshot, StoreConflict, StoreError
+from flowmetal.store.sharing import SHARES
 from flowmetal.store.testing import commit, row, started
 
 
@@ -74,24 +76,17 @@ def test_raw_surrogates_and_rubbish_are_kept(url: str) -> None:
 
 
 def test_any_number_may_set_up_at_once(postgres: Server) -> None:
-    """Those who come at the same time find one store; one of them has it, the others are told."""
+    """Those who come at the same time find one store, and share it."""
     url = postgres.new()
-
-    def open_it(_: int) -> PostgresStore | StoreError:
-        try:
-            return PostgresStore(url)
-        except StoreError as error:
-            return error
-
     with ThreadPoolExecutor(6) as threads:
-        found = list(threads.map(open_it, range(6)))
-    stores = [one for one in found if isinstance(one, PostgresStore)]
-    assert len(stores) == 1
-    assert {one.type for one in found if isinstance(one, StoreError)} == {"store/locked"}
-    commit(stores[0], started("a"))
-    stores[0].close()
+        stores = list(threads.map(lambda _: PostgresStore(url), range(6)))
+        list(threads.map(lambda store: commit(store, started(store._session.id)), stores))
+    mine = [store.balance().mine for store in stores]
+    assert len(frozenset().union(*mine)) == sum(map(len, mine)) == SHARES and max(map(len, mine)) == 11
+    for store in stores:
+        store.close()
     again = PostgresStore(url)
-    assert again.open_flows() == ["a"]
+    assert len(again.open_flows()) == 6 and len(again.balance().mine) == SHARES
     again.close()
 
 
@@ -159,27 +154,37 @@ def test_a_database_that_sorts_as_a_language_does(postgres: Server) -> None:
     store.close()
 
 
-def test_one_interpreter_has_the_store(url: str) -> None:
+def test_any_number_of_interpreters_have_the_store(url: str) -> None:
     assert hosts(url) == (False, [])
-    store = PostgresStore(url)
-    assert hosts(url) == (True, [])
-    store.announce("here")
-    assert hosts(url) == (True, [("here", True)])
-    refused(url, "has an interpreter already", "store/locked")
-    store.close()
+    first = PostgresStore(url)
+    first.announce("here")
+    second = PostgresStore(url)
+    second.announce("there")
+    assert hosts(url) == (True, [("there", True), ("here", True)])
+    first.close()
+    assert hosts(url) == (True, [("there", True)])
+    second.close()
     assert hosts(url) == (False, [])
 
 
-def test_who_died_without_a_word_is_known_not_to_have_the_store(url: str, postgres: Server) -> None:
+def test_who_is_gone_without_a_word_is_dead_soon_unless_it_comes_back(url: str, postgres: Server) -> None:
     store = PostgresStore(url)
     store.announce("here")
     postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'flowmetal'")
+    assert hosts(url) == (True, [("here", True)]), "it may be on its way"
+    said(url, 3)
     while hosts(url)[0]:
         pass
     assert hosts(url) == (False, [("here", False)])
     assert store.rows("a") == []
     assert hosts(url) == (True, [("here", True)])
     store.close()
+
+
+def said(url: str, seconds: int) -> None:
+    """The last sign of life of every interpreter was so long ago."""
+    with psycopg.connect(url, autocommit=True) as raw:
+        raw.execute("UPDATE fm.interpreters SET until = now() + make_interval(secs => %s)", (LEASE_SECONDS - seconds,))
 
 
 def test_the_first_token_stays(url: str) -> None:
@@ -189,105 +194,78 @@ def test_the_first_token_stays(url: str) -> None:
     store.close()
 
 
-def test_who_was_taken_over_writes_nothing_more(url: str, postgres: Server) -> None:
-    """An interpreter whose session was ended from outside comes back, and finds that another has the store."""
+@pytest.mark.parametrize("seconds", [3, 11])
+def test_who_was_taken_for_dead_writes_nothing_more(url: str, postgres: Server, seconds: int) -> None:
+    """One without a connection after a moment, one that hangs after its whole lease: it comes back, and finds that others have its flows."""
     told: list[bool] = []
     first = PostgresStore(url, on_taken=lambda: told.append(True))
     commit(first, started("a"))
-    postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'flowmetal'")
-    second = _opened_when_free(url)
+    assert first.balance().mine == frozenset(range(SHARES))
+    second = PostgresStore(url)
+    assert second.balance().mine == frozenset() and second.balance().fair == SHARES // 2
+    if seconds < LEASE_SECONDS:
+        first._session.connection.close()
+    said(url, seconds)
+    standing = second.balance()
+    while standing.members > 1:  # the server has yet to notice that the connection is gone
+        said(url, seconds)
+        standing = second.balance()
+    assert standing.mine == standing.lost == frozenset(range(SHARES))
     for _ in range(2):
         (outcome,) = first.commit_group([Commit([row("a", "log")], {"a": 1})])
-        assert isinstance(outcome, StoreError) and "taken over" in outcome.message
+        assert isinstance(outcome, StoreError) and outcome.type == "store/locked" and "taken over" in outcome.message
     with pytest.raises(StoreError, match="taken over"):
-        first.rows("a")
+        first.balance()
     assert told
     assert second.last_seq("a") == 1
     commit(second, row("a", "log"), expect={"a": 1})
     first.close()
+    assert second.balance().mine == standing.mine, "who was taken for dead takes nothing along"
     second.close()
 
 
-def run_out(url: str) -> None:
-    """Nothing was heard of the interpreter for longer than its lease."""
-    with psycopg.connect(url, autocommit=True) as raw:
-        assert raw.execute("UPDATE fm.interpreters SET until = now() - interval '1 second'").rowcount == 1
-
-
-def test_who_hangs_for_longer_than_its_lease_loses_the_store_to_whoever_comes(url: str) -> None:
-    told: list[bool] = []
-    hanging = PostgresStore(url, on_taken=lambda: told.append(True))
-    commit(hanging, started("a"))
-    refused(url, "has an interpreter already", "store/locked")
-    run_out(url)
-    assert hosts(url)[0] is False
-    second = PostgresStore(url)
-    assert second.last_seq("a") == 1
-    (outcome,) = hanging.commit_group([Commit([row("a", "log")], {"a": 1})])
-    assert isinstance(outcome, StoreError) and outcome.type == "store/locked" and "taken over" in outcome.message
-    with pytest.raises(StoreError, match="taken over"):
-        hanging.renew()
-    assert told
-    commit(second, row("a", "log"), expect={"a": 1})
-    hanging.close()
-    assert hosts(url)[0], "who was taken over takes nothing along"
-    second.close()
-
-
-@pytest.mark.parametrize("sign", ["commit", "renew"])
+@pytest.mark.parametrize("sign", ["commit", "balance"])
 def test_a_sign_of_life_extends_the_lease(url: str, sign: str) -> None:
-    """Even one that has run out, as long as nobody has come."""
+    """Even one that has run out, as long as nobody has noticed."""
     store = PostgresStore(url)
-    run_out(url)
+    said(url, 11)
     if sign == "commit":
         commit(store, started("a"))
     else:
-        store.renew()
+        store.balance()
     assert hosts(url)[0]
-    refused(url, "has an interpreter already", "store/locked")
     store.close()
 
 
-def test_a_commit_that_is_under_way_is_before_the_takeover(url: str) -> None:
-    """The row of the lease is locked by both: who takes over waits for the commit, finds the lease extended, and leaves again."""
-    store = PostgresStore(url)
-    run_out(url)
-    connection = store._session.connection
+def test_who_is_in_the_middle_of_a_commit_is_not_taken_for_dead(url: str) -> None:
+    first, second = PostgresStore(url), PostgresStore(url)
+    first.balance()
+    said(url, 11)
+    connection = first._session.connection
     connection.execute("BEGIN")
-    begin(store._session)
-    with ThreadPoolExecutor(1) as threads:
-        taking = threads.submit(refused, url, "has an interpreter already", "store/locked")
-        with psycopg.connect(url, autocommit=True) as watching:
-            waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-            while watching.execute(waits).fetchone() != (1,):
-                assert not taking.done()
-        connection.execute("COMMIT")
-        taking.result(20)
-    commit(store, started("a"))
-    store.close()
+    begin(first._session)
+    assert second.balance().members == 2
+    connection.execute("COMMIT")
+    commit(first, started("a"))
+    first.close()
+    assert second.balance().mine == frozenset(range(SHARES))
+    second.close()
 
 
-def test_a_commit_and_a_takeover_lock_in_the_same_order(url: str) -> None:
-    """So that neither waits for the other: the interpreter's row, then the head."""
-    store = PostgresStore(url)
-    run_out(url)
-    with psycopg.connect(url) as committing, psycopg.connect(url, autocommit=True) as watching, ThreadPoolExecutor(1) as threads:
-        committing.execute("UPDATE fm.interpreters SET until = now() + interval '10 seconds'")
-        taking = threads.submit(refused, url, "has an interpreter already", "store/locked")
-        while watching.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()").fetchone() != (1,):
-            assert not taking.done()
-        committing.execute("UPDATE fm.head SET pos = pos")
-        committing.commit()
-        taking.result(20)
-    store.close()
-
-
-def _opened_when_free(url: str) -> PostgresStore:
-    while True:
-        try:
-            return PostgresStore(url)
-        except StoreError as error:
-            assert error.type == "store/locked"
+def test_what_others_write_is_news_and_nothing_else_is(url: str) -> None:
+    first, second = PostgresStore(url), PostgresStore(url)
+    commit(first, started("a"))
+    commit(second, started("b"), started("c"))
+    commit(first, row("a", "log"), expect={"a": 1})
+    commit(second, row("b", "log"), expect={"b": 1})
+    assert [(news.flow_id, news.seq) for news in first.news(2)] == [("b", 1), ("c", 1)]
+    assert [(news.flow_id, news.seq) for news in first.news(2)] == [("b", 2)]
+    assert first.news(2) == []
+    assert [(news.flow_id, news.seq) for news in second.news(9)] == [("a", 1), ("a", 2)]
+    third = PostgresStore(url)
+    assert third.news(9) == [], "what was there is no news"
+    for store in (first, second, third):
+        store.close()
 
 
 @pytest.fixture

@@ -26,9 +26,6 @@ from flowmetal.errors import FlowmetalError, StoreError
 if TYPE_CHECKING:
     from flowmetal.client.host import Host, HostOptions
 
-STANDBY_SECONDS = 1.0
-"""How often an interpreter that stands by looks whether it is its turn."""
-
 
 @click.command()
 @click.option("--host", "address", default="127.0.0.1", show_default=True, help="The address to listen on.")
@@ -37,11 +34,10 @@ STANDBY_SECONDS = 1.0
 @click.option("--background", is_flag=True, help="Return when it listens; it ends some time after its last client.")
 @click.option("--idle-seconds", type=click.FloatRange(min=0.1), default=300.0, show_default=True,
               help="With --background: how long it stays without clients and open flows.")  # fmt: skip
-@click.option("--standby", is_flag=True, help="While another interpreter has the store, wait, and take its place when it has ended or hangs.")
 @click.option("--clock", type=click.Choice(["real", "virtual"]), help="virtual, for a new store: time jumps to what is due next. Else the store's own.")
 @common
 def serve(
-    address: str, port: int | None, public_url: str | None, background: bool, idle_seconds: float, standby: bool,
+    address: str, port: int | None, public_url: str | None, background: bool, idle_seconds: float,
     clock: Literal["real", "virtual"] | None, store: str | None,
 ) -> int:  # fmt: skip
     """Run an interpreter: flows, timers and the HTTP shim, without a notebook."""
@@ -52,8 +48,6 @@ def serve(
     where = resolve(store)
     if where.kind == "http":
         raise click.UsageError("serve runs an interpreter on a store, and an http:// store has one")
-    if background and standby:
-        raise click.UsageError("--standby waits here, and --background returns")
     if background and port is None:
         port = 0
     listen = Listen(address, port, chosen_url(public_url))
@@ -61,18 +55,16 @@ def serve(
         from flowmetal.cli.background import serve_in_background
 
         return serve_in_background(where, HostOptions(listen, background=True, idle_seconds=idle_seconds, stoppable=True, clock=clock))
-    return _serve(where, HostOptions(listen, stoppable=True, clock=clock), standby)
+    return _serve(where, HostOptions(listen, stoppable=True, clock=clock))
 
 
-def _serve(where: StoreUrl, options: HostOptions, standby: bool) -> int:
+def _serve(where: StoreUrl, options: HostOptions) -> int:
     listen = options.listen
     assert listen is not None
     if not listen.is_loopback:
         remark(f"warning: listening on {listen.host}: whoever has the token can run programs here")
     with Signals() as signals:
-        host = _stand_by(where, options, signals) if standby else _launch(where, options, signals)
-        if host is None:
-            return DONE
+        host = _launch(where, options, signals)
         if host.ready:
             for text in host.warnings:
                 remark(f"warning: {text}")
@@ -99,28 +91,12 @@ def _launch(where: StoreUrl, options: HostOptions, signals: Signals) -> Host:
     return host
 
 
-def _stand_by(where: StoreUrl, options: HostOptions, signals: Signals) -> Host | None:
-    """The same, once nobody else has the store; None where a signal came before."""
-    told = False
-    while not signals.stop:
-        try:
-            return _launch(where, options, signals)
-        except StoreError as error:
-            if error.type != "store/locked":
-                raise
-            if not told:
-                remark(f"standing by: {error.message}")
-            told = True
-        signals.wait(STANDBY_SECONDS)
-    return None
-
-
 def claim(where: StoreUrl) -> Any:
-    """The lock of the store; an error names the process that has it. None for a store in memory."""
+    """The lock of the store; an error names the process that has it. None for a store that any number may have, or only its own program."""
     from flowmetal.client.discovery import look_for_host
     from flowmetal.client.host_file import StoreLock
 
-    if where.kind == "memory":
+    if where.kind in ("memory", "postgresql"):
         return None
     lock = StoreLock(where)
     while not lock.acquire():
@@ -198,7 +174,7 @@ def stop(store: str | None) -> int:
             await client.stop()
         finally:
             await client.aclose()
-        await _until_ended(where)
+        await _until_ended(where, pid)
         remark(f"process {pid}, which served {where}, has ended or is about to")
         return DONE
 
@@ -207,12 +183,12 @@ def stop(store: str | None) -> int:
     return asyncio.run(body())
 
 
-async def _until_ended(where: StoreUrl, seconds: float = 10.0) -> None:
-    """Waits until the store is free, so that whoever comes next finds it so."""
+async def _until_ended(where: StoreUrl, pid: int, seconds: float = 10.0) -> None:
+    """Waits until that process does not host the store any more, so that whoever comes next finds it so."""
     from flowmetal.client.host_file import lock_holder
 
     deadline = asyncio.get_running_loop().time() + seconds
-    while where.is_hosted and lock_holder(where) is not None and asyncio.get_running_loop().time() < deadline:
+    while where.is_hosted and lock_holder(where) == pid and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(0.02)
 
 

@@ -154,11 +154,7 @@ async def _host_or_attach(store: StoreUrl, by: str, clock: Literal["real", "virt
     while True:
         lock = StoreLock(store)
         if lock.acquire():
-            try:
-                return await _host(store, lock, by, clock)
-            except StoreError as error:
-                if not (store.kind == "postgresql" and error.type == "store/locked"):
-                    raise
+            return await _host(store, lock, by, clock)
         info = await look_for_host(store)
         if info is not None:
             return _attached(store, info)

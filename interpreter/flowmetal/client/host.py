@@ -167,24 +167,9 @@ class Host:
         self.engine = Engine(self._backend, connectors=connectors(self._secret_of), **self._clock())
         if self.url is not None and self.options.listen is not None:
             self.engine.public_url = self.options.listen.public_url or self.url
-        if self.store.kind == "postgresql":
-            stack.callback(asyncio.create_task(self._keep_lease()).cancel)
         await self.engine.open()
         stack.push_async_callback(self.engine.close)
         return listener
-
-    async def _keep_lease(self) -> None:
-        """Extends the lease of a store that others may take over."""
-        from flowmetal.store.postgres_schema import LEASE_SECONDS
-
-        while True:
-            await asyncio.sleep(LEASE_SECONDS / 3)
-            try:
-                await self.engine.writer.call(self._backend.renew)
-            except StoreError as error:
-                if self._taken:
-                    return
-                log.warning("the lease of %s is not extended: %s", self.store, error.message)
 
     def _open_store(self) -> Any:
         if self.store.kind == "memory":

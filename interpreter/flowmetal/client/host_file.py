@@ -64,7 +64,7 @@ class HostInfo:
 class StoreLock:
     """The right to host a store, held by one process at a time and given back by the kernel when that process ends.
 
-    A store in PostgreSQL is locked by opening it: of two that find it free at once, one finds it taken then.
+    A store in PostgreSQL may have any number: there it is given to whoever finds no host that answers here.
     """
 
     def __init__(self, store: StoreUrl) -> None:

@@ -18,16 +18,18 @@ from flowmetal.lang.requests import Define
 from flowmetal.lang.values import ErrorValue, Instant, kw
 from flowmetal.runtime import replay, snapshots
 from flowmetal.runtime.control import Make
-from flowmetal.runtime.process import Process
-from flowmetal.runtime.rows import Draft, to_row
+from flowmetal.runtime.process import Process, loader
+from flowmetal.runtime.rows import Draft, to_draft, to_row
 from flowmetal.store import kinds
-from flowmetal.store.protocol import Commit, Row
+from flowmetal.store.protocol import Commit, Row, StoreConflict
 
 if TYPE_CHECKING:
     from flowmetal.runtime.engine import Engine
 
 KEPT_AS_ERROR = kinds.ENDING | {kinds.CELL_RESULT, kinds.PROMISE_SETTLED}
 """Kinds whose value, where it cannot be stored, becomes an error: it cannot be a result."""
+PATIENCE = 100
+"""How often in a row others may be first to write, until that is taken for a fault."""
 
 
 @dataclass(slots=True)
@@ -36,6 +38,10 @@ class Item:
 
     make: Make
     future: asyncio.Future[Any] | None = None
+    once: tuple[str, str] | None = None
+    """Kind and key of its row: there may be one already that another interpreter has written meanwhile."""
+    noticed: list[Row] | None = None
+    """Rows that another interpreter has written, to be seen to."""
 
     def done(self, error: BaseException | None = None) -> None:
         """Answers who waits."""
@@ -72,21 +78,37 @@ class Actor:
         self.inbox: deque[Item] = deque()
         self.gone = False
         """There is no such flow in the store."""
+        self.conflicts = 0
+        """How often in a row another interpreter was first to write."""
 
     def put(self, item: Item) -> None:
         """Something has arrived."""
         self.inbox.append(item)
         self.poke()
 
+    @property
+    def owned(self) -> bool:
+        """Whether the flow is computed here. If not, what arrives is written down, and another interpreter goes on with it."""
+        return self.engine.sharing.owns(self.flow_id)
+
     def poke(self) -> None:
         """Sees to it that the flow has its turn."""
-        if self.flow_id not in self.engine.busy and not self.engine.closing:
+        if not (self.inbox or self.owned):
+            self.engine.rest(self)
+        elif self.flow_id not in self.engine.busy and not self.engine.closing:
             self.engine.busy.add(self.flow_id)
             self.engine.resting.pop(self.flow_id, None)
             self.engine.spawn(self._drive())
 
+    def notice(self, rows: list[Row]) -> None:
+        """Another interpreter has written these rows of the flow."""
+        self.put(Item(lambda process: None, noticed=rows))
+
     def born(self, first: list[Draft]) -> None:
-        """The flow was made just now, with these rows: its state needs no reading, unless somebody has read it already."""
+        """The flow was made just now, with these rows: its state needs no reading, unless somebody has read it already. One that is
+        another interpreter's begins there."""
+        if not self.owned:
+            return
         process = Process(self.engine.definitions.registry, self.flow_id, self.engine.supply)
         process.note(first[0])
         process.begin(first[0])
@@ -99,7 +121,7 @@ class Actor:
 
     @property
     def _has_work(self) -> bool:
-        return not self.gone and (bool(self.inbox) or self.process is None or self.process.runnable)
+        return not self.gone and (bool(self.inbox) or (self.owned and (self.process is None or self.process.runnable)))
 
     async def _drive(self) -> None:
         known, failed = 0, True
@@ -154,10 +176,19 @@ class Actor:
     async def _turn(self) -> None:
         turn = Turn(list(self.inbox))
         self.inbox.clear()
+        owned = self.owned
+        noticed = [row for item in turn.items for row in item.noticed or ()]
+        if self.process is not None and not (owned and (not noticed or noticed[-1].seq <= self.process.seq)):
+            self.drop()
         try:
-            process = await self.load()
+            process = await self._loaded(turn)
             self._arrivals(process, turn)
             taken = len(process.pending)
+            if not owned:
+                self._status(process, turn)  # whoever takes the flow up finds that there is something to compute
+                await self._write(process, turn)
+                self._written_for_another(turn)
+                return
             if process.runnable and not turn.broken:
                 await self.engine.crashes.computing(self.flow_id)
                 await self._compute(process, turn)
@@ -171,15 +202,47 @@ class Actor:
             return
         except BaseException as e:
             self.process = None
+            if isinstance(e, StoreConflict) and self.engine.sharing.store is not None and self.conflicts < PATIENCE:
+                self.conflicts += 1
+                self.engine.definitions.stale = True
+                self.inbox.extendleft(reversed(turn.items))
+                return
             self._answer(turn, e if isinstance(e, FlowmetalError) else StoreError(f"the commit was not made: {e}"))
             self.inbox.extendleft(item for item in reversed(turn.items) if item.future is None)
             raise
+        self.conflicts = 0
         self._answer(turn, None)
+        if noticed:
+            load = loader(self.engine.definitions.registry)
+            turn.drafts[:0] = [to_draft(row, load) for row in noticed]
         self.engine.dispatcher.after(process, turn)
         if turn.broken:
             self.process = None
         if not process.runnable:
             await self.engine.crashes.resting(self.flow_id, bool(taken) or process.status != "running")
+
+    async def _loaded(self, turn: Turn) -> Process:
+        """The flow's state; where it was read just now, what is in the log already is not to be written again."""
+        if self.process is not None:
+            return self.process
+        engine = self.engine
+        if engine.sharing.members == 1:
+            return await self.load()
+        await engine.catch_up_all()
+        process = await self.load()
+        for item in list(turn.items):
+            if item.once is not None and await engine.writer.call(engine.store.find, item.once[0], item.once[1]) is not None:
+                item.done()
+                turn.items.remove(item)
+        return process
+
+    def _written_for_another(self, turn: Turn) -> None:
+        """What has arrived for a flow that another interpreter computes is on disk."""
+        self.conflicts = 0
+        self.drop()
+        self._answer(turn, None)
+        for child in turn.orphans:
+            self.engine.dispatcher.end_child(child, "its caller has ended", self.flow_id)
 
     def _answer(self, turn: Turn, error: BaseException | None) -> None:
         for item in turn.items:
@@ -317,7 +380,7 @@ class Actor:
             expect[child] = 0
         if any(row.kind in kinds.ENDING for row in rows):
             rows.append(engine.topics.ending(process, turn.drafts[-1]))
-        snapshot = snapshots.take(process) if not turn.broken and engine.keep_snapshot(process) else None
+        snapshot = snapshots.take(process) if not turn.broken and self.owned and engine.keep_snapshot(process) else None
         done = await engine.commit(Commit(rows, expect, [snapshot] if snapshot is not None else []))
         for row in done.rows:
             if row.flow_id == kinds.DEFINITIONS_STREAM:

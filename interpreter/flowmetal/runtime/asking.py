@@ -94,7 +94,7 @@ class Asking:
                     raise FlowEnded(f"flow {target} has ended")
                 return Draft(kinds.MESSAGE_RECEIVED, None, None, facts, {"message": message}, key=row_key)
 
-            await engine.deliver(target, make)
+            await engine.deliver(target, make, once=(kinds.MESSAGE_RECEIVED, row_key))
         return str(target)
 
     async def _look(self, flow_id: str, step: int) -> None:

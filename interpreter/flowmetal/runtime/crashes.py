@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from flowmetal.errors import StoreError
+from flowmetal.store.sharing import share_of
 
 if TYPE_CHECKING:
     from flowmetal.runtime.engine import Engine
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 ENOUGH = 3
 """A flow that was computing at so many crashes in a row opens paused."""
 _STATE, _COUNTS = "engine", "crashes"
+"""The store's settings: how the engine ended; the counts, where several engines may have the store those of each share."""
 _IDLE = -1
 """In place of a count: the flow is watched, and is not computing."""
 
@@ -33,25 +35,36 @@ class CrashWatch:
         self.watched: dict[str, int] = {}
         """The flows, and the crashes in a row at which each was computing."""
         self._on_disk: dict[str, int] = {}
+        self._changed: set[str] = set()
+        """Where counts are to be written."""
         self._current: asyncio.Task[StoreError | None] | None = None
         self._next: asyncio.Task[StoreError | None] | None = None
         """Writes of the counts: the one under way, and the one after it."""
 
-    async def open(self, running: Sequence[str]) -> list[str]:
-        """Called with the flows that are running as the engine opens; gives those that are to be paused."""
+    async def open(self, running: Sequence[str], shares: Collection[int], lost: Collection[int]) -> list[str]:
+        """Called with the flows of some shares that are running as they are taken up; gives those that are to be paused. `lost` are
+        the shares whose engine is known to have crashed; where only one can have the store, it says so itself."""
         store, call = self.engine.store, self.engine.writer.call
-        crashed = await call(store.get_meta, _STATE) == "open"
-        if not crashed:
+        if self.engine.sharing.store is not None:
+            running = [flow_id for flow_id in running if share_of(flow_id) in lost]
+        elif await call(store.get_meta, _STATE) != "open":
             await call(store.set_meta, _STATE, "open")
             return []
-        known = await call(store.get_meta, _COUNTS)
-        before = json.loads(known or "{}")
+        before: dict[str, int] = {}
+        for place in sorted({self._place(flow_id) for flow_id in running}):
+            known: str | None = await call(store.get_meta, place)
+            before |= json.loads(known or "{}")
         counts = {flow_id: before.get(flow_id, 0) + 1 for flow_id in running}  # one that was not watched may have been computing
         enough = [flow_id for flow_id, count in counts.items() if count >= ENOUGH]
-        self.watched = {flow_id: count for flow_id, count in counts.items() if count < ENOUGH}
-        self._on_disk = dict.fromkeys(self.watched, _IDLE)
+        watched = {flow_id: count for flow_id, count in counts.items() if count < ENOUGH}
+        self.watched |= watched
+        self._on_disk |= dict.fromkeys(watched, _IDLE)
+        self._changed |= {self._place(flow_id) for flow_id in counts}
         await self._save()
         return enough
+
+    def _place(self, flow_id: str) -> str:
+        return _COUNTS if self.engine.sharing.store is None else f"{_COUNTS}/{share_of(flow_id)}"
 
     async def computing(self, flow_id: str) -> None:
         """A watched flow is about to compute; returns when that is on disk."""
@@ -65,17 +78,21 @@ class CrashWatch:
             if safe:
                 del self.watched[flow_id]
                 self._on_disk.pop(flow_id, None)
+                self._changed.add(self._place(flow_id))
                 await self._save()
             elif self._on_disk.get(flow_id) != _IDLE:
                 await self._note(flow_id, _IDLE)
 
     async def close(self) -> None:
         """The engine ends in order: the next one need not watch anything."""
+        if self.engine.sharing.store is not None:  # its shares are given up, and not lost
+            return
         await self.engine.writer.call(self.engine.store.set_meta, _STATE, "closed")
         await self.engine.writer.call(self.engine.store.set_meta, _COUNTS, "{}")
 
     async def _note(self, flow_id: str, count: int) -> None:
         self._on_disk[flow_id] = count
+        self._changed.add(self._place(flow_id))
         await self._save()
 
     async def _save(self) -> None:
@@ -90,8 +107,12 @@ class CrashWatch:
         if before is not None:
             await asyncio.wait({before})
         self._current, self._next = self._next, None
-        try:
-            await self.engine.writer.call(self.engine.store.set_meta, _COUNTS, json.dumps(self._on_disk))
-        except StoreError as e:
-            return e
+        while self._changed:
+            place = self._changed.pop()
+            counts = {flow_id: count for flow_id, count in self._on_disk.items() if self._place(flow_id) == place}
+            try:
+                await self.engine.writer.call(self.engine.store.set_meta, place, json.dumps(counts))
+            except StoreError as e:
+                self._changed.add(place)
+                return e
         return None

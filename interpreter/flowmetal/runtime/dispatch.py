@@ -118,6 +118,9 @@ class Dispatcher:
         elif there is not None:
             self.call_off(process.flow_id, draft.step)
 
+    def _not_done(self, process: Process, draft: Draft) -> None:
+        self.engine.foreign.told(process.flow_id, draft)
+
     def _resumed(self, process: Process, draft: Draft) -> None:
         for step, there in process.open.items():
             if there.due_at is not None:
@@ -138,7 +141,8 @@ class Dispatcher:
         self.engine.topics.wake(topics.ENDINGS)
         if process.parent_call is not None:
             parent, step = process.parent_call
-            self.engine.put(parent, if_open(step, outcome_draft(step, process.flow_id, *_left(process, draft))))
+            if self.engine.sharing.owns(parent):  # whose it is learns of the end from the log
+                self.engine.put(parent, if_open(step, outcome_draft(step, process.flow_id, *_left(process, draft))))
 
     def end_child(self, child: str, reason: str, by: str) -> None:
         """Asks a flow that belongs to another to end."""
@@ -150,6 +154,8 @@ class Dispatcher:
         """Sends one request that is on disk, unless it only waits. `attempts` are those on record."""
         op, step = draft.facts["op"], draft.step
         assert step is not None
+        if not self.engine.sharing.owns(flow_id) or (flow_id, step) in self.calls:
+            return
         due = draft.facts.get("due_at")
         desk = self.desks.get(op)
         if "linked" in draft.facts:
@@ -346,7 +352,7 @@ _AFTER = {
     kinds.EFFECT_FAILED: Dispatcher._settled, kinds.PROMISE_SETTLED: Dispatcher._settled, kinds.EFFECT_CANCELLED: Dispatcher._cancelled,
     kinds.EFFECT_CANCELLING: Dispatcher._cancelling, kinds.FLOW_PAUSED: Dispatcher._paused, kinds.FLOW_RESUMED: Dispatcher._resumed,
     kinds.FLOW_RETRIED: Dispatcher._resumed, kinds.FLOW_STEPPED: Dispatcher._resumed,
-    kinds.CELL_RESULT: Dispatcher._result,
+    kinds.CELL_RESULT: Dispatcher._result, kinds.ATTEMPT_FAILED: Dispatcher._not_done, kinds.LEASE_EXPIRED: Dispatcher._not_done,
     **dict.fromkeys(kinds.ENDING, Dispatcher._ended),
 }  # fmt: skip
 

@@ -37,6 +37,7 @@ from flowmetal.runtime.promises import Awaited
 from flowmetal.runtime.queues import Queues
 from flowmetal.runtime.rows import Draft, to_draft, to_row
 from flowmetal.runtime.schedules import Schedules
+from flowmetal.runtime.sharing import Sharing
 from flowmetal.runtime.sources import Sources
 from flowmetal.runtime.start_options import start_options
 from flowmetal.runtime.supply import Supplies
@@ -107,7 +108,10 @@ class Engine:
         self.crashes = CrashWatch(self)
         self.watchers = Watchers()
         self.watch = self.watchers.watch
+        self.sharing = Sharing(self)
         self.tasks: set[asyncio.Task[Any]] = set()
+        self.attending: set[asyncio.Task[Any]] = set()
+        """Tasks that never end by themselves."""
         self.sending = KeyedLocks()
         """Messages being sent, so that two with one key are one."""
         self.closing = False
@@ -117,22 +121,40 @@ class Engine:
     async def open(self) -> None:
         """Reads the definitions, and takes up what was open when the store was last closed."""
         self.writer.start()
+        await self.sharing.open()
         await self._check_clock()
-        rows = await self.writer.call(self.store.rows, kinds.DEFINITIONS_STREAM)
-        self.definitions.replay(rows)
-        row = self.definitions.engine_row(rows)
-        if row is not None:
-            done = await self.commit(Commit([row], {kinds.DEFINITIONS_STREAM: self.definitions.version}))
-            self.definitions.replay(done.rows)
+        await self._read_definitions()
         for _, rows in await self.writer.call(lambda: list(lines.read(self.store))):
             lines.bind(self.definitions, rows)
         await self.topics.open()
         await self.allowances.open()
         await self.queues.open()
-        await recovery.recover(self)
+        await recovery.recover(self, frozenset(self.sharing.mine), self.sharing.lost)
         await self.schedules.open()
         await self.keeping.retention.open()
         await self.sources.open()
+        self.sharing.begin()
+
+    async def lead(self) -> None:
+        """This engine begins, or ceases, to see to what is one for the whole store."""
+        await self.schedules.open()
+        await self.keeping.retention.open()
+        await self.sources.open()
+
+    async def _read_definitions(self) -> None:
+        """Reads the definitions, and records which library reads them; again, where another interpreter comes at the same time."""
+        while True:
+            rows = await self.writer.call(self.store.rows, kinds.DEFINITIONS_STREAM)
+            self.definitions.replay(rows[self.definitions.version :])
+            row = self.definitions.engine_row(rows)
+            if row is None:
+                return
+            try:
+                done = await self.commit(Commit([row], {kinds.DEFINITIONS_STREAM: self.definitions.version}))
+            except StoreConflict:
+                continue
+            self.definitions.replay(done.rows)
+            return
 
     async def _check_clock(self) -> None:
         """A virtual clock belongs to a store from its creation."""
@@ -143,6 +165,8 @@ class Engine:
             await self.writer.call(self.store.set_meta, "clock", known)
         if known != mine:
             raise OtherClock(f"this store lives in {known} time, and cannot be opened with a {mine} clock")
+        if self.clock.virtual and self.sharing.members > 1:
+            raise StoreError("a store that lives in virtual time has one interpreter", type="store/locked", hint="Attach to it, or stop it: flowmetal stop")
 
     async def close(self) -> None:
         """Ends tasks and the writer. What is open stays in the log."""
@@ -164,7 +188,7 @@ class Engine:
             self._sweeper.cancel()
         self.foreign.close()
         self.keeping.retention.close()
-        tasks = [t for t in self.tasks if t is not asyncio.current_task()]
+        tasks = [t for t in (*self.tasks, *self.attending) if t is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -181,8 +205,15 @@ class Engine:
         task.add_done_callback(self._task_done)
         return task
 
+    def attend(self, coroutine: Any) -> None:
+        """A task that goes on until the engine ends, and is no work of it."""
+        task = self.spawn(coroutine)
+        self.tasks.discard(task)
+        self.attending.add(task)
+
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         self.tasks.discard(task)
+        self.attending.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self.report(task.exception(), task)
         if self.clock.virtual:
@@ -223,6 +254,12 @@ class Engine:
             rows = await self.writer.call(self.store.rows, kinds.DEFINITIONS_STREAM, self.definitions.version)
             self.definitions.replay(rows)
             self.definitions.stale = False
+
+    async def catch_up_all(self) -> None:
+        """Reads definitions that others have made."""
+        async with self.defining:
+            self.definitions.stale = True
+            await self.catch_up()
 
     def _idle(self) -> bool:
         return not self.tasks and not self.foreign.busy
@@ -308,6 +345,8 @@ class Engine:
     ) -> tuple[str, bool]:
         """Begins a flow of the newest definitions, with plain `start_options`; (its id, whether this call made it)."""
         given = start_options(options or {})
+        if self.sharing.members > 1:
+            await self.catch_up_all()
         try:
             program = find_program(self.definitions.registry, name, self.definitions.version)
         except LispError:
@@ -356,7 +395,7 @@ class Engine:
 
     def _see_to(self, flow_id: str) -> None:
         """A flow exists already: if the answer to the commit that made it was lost, nobody has begun it yet."""
-        if flow_id not in self.actors:
+        if flow_id not in self.actors and self.sharing.owns(flow_id):
             self.actor(flow_id).poke()
 
     async def _same_call(self, flow_id: str, started: Draft) -> None:
@@ -469,22 +508,24 @@ class Engine:
         flow_id = await self.resolve(flow_id)
         value = from_plain(message)
         message_id = key or self.chance.uuid().hex
+        row_key = f"{flow_id}/{message_id}"
 
         def make(process: Process) -> Draft | None:
             if process.ended:
                 raise FlowEnded(f"flow {flow_id} has ended")
             facts = {"message_id": message_id, "from": by or None, "source": source, **({"ask": True} if ask else {})}
-            return Draft(kinds.MESSAGE_RECEIVED, None, None, facts, {"message": value}, key=f"{flow_id}/{message_id}")
+            return Draft(kinds.MESSAGE_RECEIVED, None, None, facts, {"message": value}, key=row_key)
 
-        async with self.sending.held(f"{flow_id}/{message_id}"):
-            if key is None or await self.writer.call(self.store.find, kinds.MESSAGE_RECEIVED, f"{flow_id}/{key}") is None:
-                await self.deliver(flow_id, make)
+        async with self.sending.held(row_key):
+            if key is None or await self.writer.call(self.store.find, kinds.MESSAGE_RECEIVED, row_key) is None:
+                await self.deliver(flow_id, make, once=None if key is None else (kinds.MESSAGE_RECEIVED, row_key))
         return message_id
 
-    async def deliver(self, flow_id: str, make: Make) -> None:
-        """Hands an arrival to a flow; returns when its row is on disk. `make` runs in the flow's turn."""
+    async def deliver(self, flow_id: str, make: Make, *, once: tuple[str, str] | None = None) -> None:
+        """Hands an arrival to a flow; returns when its row is on disk. `make` runs in the flow's turn; again, where another interpreter was
+        first to write. `once`: kind and key of its row, of which the log has one, whoever else writes it."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.actor(flow_id).put(Item(make, future))
+        self.actor(flow_id).put(Item(make, future, once))
         await future
 
     async def reply(self, flow_id: str, message_id: str, wait: float) -> tuple[bool, Any]:
@@ -518,7 +559,7 @@ class Engine:
         if action == "retry":
             await retrying.retry(self, flow_id, reason, by, key)
         else:
-            await self.deliver(flow_id, control(flow_id, action, reason, by, key))
+            await self.deliver(flow_id, control(flow_id, action, reason, by, key), once=None if key is None else (WRITES[action], key))
 
     async def advance(self, micros: int) -> int:
         """Moves a virtual clock by so many microseconds, running what falls due on the way; the time. Raises LispError in real time."""

@@ -78,7 +78,8 @@ class Forks:
         except StoreError:
             engine.recover_later(new_id, 0)
             raise
-        engine.actor(new_id).poke()
+        if engine.sharing.owns(new_id):
+            engine.actor(new_id).poke()
         for seq, row in enumerate(own, 1):
             row.seq = seq
         recovery.take_up(engine, unanswered(own))
@@ -108,7 +109,7 @@ class Forks:
 
     def _known(self, row: Row) -> str:
         flow_id: str = json.loads(row.data)["flow_id"]
-        if flow_id not in self.engine.actors:
+        if flow_id not in self.engine.actors and self.engine.sharing.owns(flow_id):
             self.engine.actor(flow_id).poke()
         return flow_id
 

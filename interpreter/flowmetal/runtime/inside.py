@@ -86,7 +86,7 @@ async def _send(engine: Engine, target: str, message: Any, key: str, sender: str
         facts = {"message_id": key, "from": sender, "source": "flow"}
         return Draft(kinds.MESSAGE_RECEIVED, None, None, facts, {"message": message}, key=row_key)
 
-    await engine.deliver(target, make)
+    await engine.deliver(target, make, once=(kinds.MESSAGE_RECEIVED, row_key))
 
 
 async def _control(engine: Engine, target: str, action: str, args: list[Any], key: str, sender: str) -> None:

@@ -19,6 +19,7 @@ from flowmetal.lang.persistent import Vector
 from flowmetal.lang.plain import from_plain
 from flowmetal.lang.values import ErrorValue, Instant, kw
 from flowmetal.runtime.control import if_open, is_open
+from flowmetal.runtime.offers import Offers
 from flowmetal.runtime.process import Process
 from flowmetal.runtime.retries import RetryPolicy
 from flowmetal.runtime.rows import Draft, error_from_plain
@@ -60,6 +61,11 @@ class Task:
     """A lease of it ran out: it may have happened."""
     called_off: bool = False
     """It is made no more, and its outcome is awaited only because it is to be undone."""
+    run: str = ""
+    seq: int = 0
+    """Where its request stands in the log of its flow."""
+    guest: bool = False
+    """Its flow is another interpreter's, which offered it to all."""
 
 
 @dataclass(slots=True, eq=False)
@@ -85,6 +91,7 @@ class Leases(ABC):
         self.open: dict[Step, Task] = {}
         """Every open call, leased or not."""
         self.leases: dict[str, Lease] = {}
+        self.offers = Offers(engine)
         self._mine = ""
         """What tells the leases of this engine from those of one before it."""
         self._numbers = itertools.count(1)
@@ -95,13 +102,17 @@ class Leases(ABC):
 
     # Leases
 
-    def begin(self, task: Task, seconds: float) -> Lease:
+    def new_name(self) -> str:
+        """What tells a lease from every other of its call."""
+        if not self._mine:
+            self._mine = self.engine.chance.uuid().hex[:16]
+        return f"{self._mine}-{next(self._numbers)}"
+
+    def begin(self, task: Task, seconds: float, lease_id: str | None = None) -> Lease:
         """Gives a call to a worker, for a time."""
         loop = asyncio.get_running_loop()
         ends = None if task.attempt_seconds is None else loop.time() + task.attempt_seconds
-        if not self._mine:
-            self._mine = self.engine.chance.uuid().hex[:16]
-        lease = Lease(f"{task.flow_id}~{task.step}~{self._mine}-{next(self._numbers)}", task, seconds, ends)
+        lease = Lease(lease_id or f"{task.flow_id}~{task.step}~{self.new_name()}", task, seconds, ends)
         task.lease = self.leases[lease.id] = lease
         self._renew(lease)
         return lease
@@ -113,9 +124,12 @@ class Leases(ABC):
         until = loop.time() + lease.seconds
         lease.timer = loop.call_at(until if lease.attempt_ends is None else min(until, lease.attempt_ends), self._ran_out, lease)
 
-    def end(self, lease: Lease) -> None:
-        """A lease is over."""
-        self.leases.pop(lease.id, None)
+    def end(self, lease: Lease, *, again: bool = False) -> None:
+        """A lease is over; `again`: the call is for whoever asks next."""
+        if self.leases.pop(lease.id, None) is None:
+            return
+        if lease.task.guest:
+            self.offers.ended(lease, again)
         if lease.timer is not None:
             lease.timer.cancel()
         if lease.task.lease is lease:
@@ -132,18 +146,25 @@ class Leases(ABC):
             lease.attempt_ends = None
             self._renew(lease)
             return
-        self.end(lease)
-        if (task.flow_id, task.step) not in self.open:
+        in_time = lease.attempt_ends is None or asyncio.get_running_loop().time() < lease.attempt_ends
+        again = in_time and not (task.once or task.called_off or lease.withdrawn)
+        self.end(lease, again=again)
+        if lease.withdrawn or not self._is_held(task):
             return
-        if lease.attempt_ends is not None and asyncio.get_running_loop().time() >= lease.attempt_ends:
+        if not in_time:
             error = ErrorValue(TIMEOUT, f"{task.name} gave no answer within {task.attempt_seconds:g} s")
             self.engine.insist(lambda: self._out_of_time(lease, error))
-        elif task.once or task.called_off:
+        elif not again:
             self.fail_step(task.flow_id, task.step, task.name, task.attempt)
         else:
             self.put(task.flow_id, task.step, Draft(kinds.LEASE_EXPIRED, task.step, None, {"attempt": task.attempt, "task": lease.id}))
             task.lapsed = True
-            self.offer(task, 0)
+            if not task.guest:
+                self.offer(task, 0)
+
+    def _is_held(self, task: Task) -> bool:
+        """Whether a call that was leased here is still to be answered, as far as is known here."""
+        return task.guest or self.open.get((task.flow_id, task.step)) is task
 
     async def _out_of_time(self, lease: Lease, error: ErrorValue) -> None:
         with contextlib.suppress(LeaseLost):  # the step is over for another reason
@@ -196,7 +217,7 @@ class Leases(ABC):
         next_at = self.engine.clock.now() + wait
         facts = {"attempt": task.attempt, "next_at": Instant(next_at).format(), "task": task_id}
         await self._deliver(lease, Draft(kinds.ATTEMPT_FAILED, task.step, None, facts, {"error": error}))
-        if (task.flow_id, task.step) in self.open:
+        if self.open.get((task.flow_id, task.step)) is task:
             task.attempt += 1
             task.lease = None
             self.offer(task, next_at)

@@ -86,16 +86,16 @@ class Links:
 
     async def settle_callback(self, source: str, step: int, token: str, body: Any, facts: dict[str, Any]) -> bool:
         """Settles a callback in the forks that wait for it, when the flow that made it has ended; whether there were any."""
-        taken = []
+        taken: dict[str, bool] = {}
         for fork, fork_step in list(self.forks.get((source, step), ())):
 
-            def make(process: Process, fork_step: int = fork_step) -> Draft | None:
-                taken.append(is_open(process, fork_step))
+            def make(process: Process, fork: str = fork, fork_step: int = fork_step) -> Draft | None:
+                taken[fork] = is_open(process, fork_step)
                 done = Draft(kinds.EFFECT_COMPLETED, fork_step, None, dict(facts), {"result": body}, key=callback_key(token))
-                return done if taken[-1] else None
+                return done if taken[fork] else None
 
             await self.engine.deliver(fork, make)
-        return any(taken)
+        return any(taken.values())
 
     async def _look(self, flow_id: str, step: int) -> None:
         link = self.open.get((flow_id, step))

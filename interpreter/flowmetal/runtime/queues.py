@@ -3,11 +3,12 @@
 In: flows that are to begin in a queue, calls that are to be sent in one. Out: their turns, in order. Who is in a
 queue is told by the log: a flow from its beginning to its end, except while it is paused; a call while it is
 leased or sent. The times that a rate counts by are kept in the store, and written before the work begins.
-A queue that nobody declared has no limits.
+A queue that nobody declared has no limits. Where several interpreters may have the store, turns are taken there (see `places`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import itertools
 import json
@@ -22,10 +23,12 @@ from flowmetal.lang.printer import pr_str
 from flowmetal.lang.values import Duration, Instant, kw
 from flowmetal.runtime.book import BEGIN
 from flowmetal.runtime.history import life_row
+from flowmetal.runtime.places import Places
 from flowmetal.runtime.process import Process, loader
 from flowmetal.runtime.rows import Draft, plain_name, to_draft, to_row
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Commit, Duplicate, Row
+from flowmetal.store.sharing import Limits, SharedStore, share_of
 
 if TYPE_CHECKING:
     from flowmetal.runtime.engine import Engine
@@ -45,6 +48,10 @@ class Entry:
     gone: bool = False
 
 
+Waiting = tuple[int, int, Entry]
+"""Who waits, behind what they are ordered by."""
+
+
 @dataclass(slots=True, eq=False)
 class Queue:
     """One queue: its limits, who is in it, who waits, when work has begun in it."""
@@ -56,9 +63,40 @@ class Queue:
     """So many in so many microseconds."""
     priority: int = 0
     inside: set[Key] = field(default_factory=set)
-    waiting: list[tuple[int, int, Entry]] = field(default_factory=list)
+    waiting: list[Waiting] = field(default_factory=list)
     begun: deque[int] = field(default_factory=deque)
     pumping: bool = False
+
+    # Where several interpreters may have the store
+    entering: set[Key] = field(default_factory=set)
+    """Who asks for a place."""
+    held: set[Key] = field(default_factory=set)
+    """Whose places stand in the store."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    poked: bool = False
+    shut: bool = False
+    """Whether the last that asked was refused, and nothing has happened since."""
+    opens: int | None = None
+    """When that may change by itself."""
+    signs: int = 0
+    """How often there may have come to be room."""
+
+    @property
+    def limits(self) -> Limits:
+        """Its limits."""
+        return Limits(self.concurrency, self.rate)
+
+    @property
+    def limited(self) -> bool:
+        """Whether it has any."""
+        return self.concurrency is not None or self.rate is not None
+
+    def unsettled(self) -> tuple[set[Key], set[Key]]:
+        """Who is in it, and has no place in the store; and who has one, and is not in it. Only places are counted there, so without a
+        `:concurrency` there are none."""
+        if self.concurrency is None:
+            return set(), set(self.held)
+        return self.inside - self.held, self.held - self.inside - self.entering
 
     def opens_at(self, now: int) -> int | None:
         """When there is room: `now`, a later time, or None: when somebody leaves."""
@@ -87,29 +125,51 @@ class Queues:
         self.later: dict[str, tuple[str | None, int]] = {}
         """Flows that wait for their time: the queue that they go to then, and their priority in it."""
         self._orders = itertools.count()
+        self.places = Places(self, engine.store) if isinstance(engine.store, SharedStore) else None
+        """Where turns are taken, if others may have the store too."""
+        self.room = asyncio.Event()
+        """Is set when another interpreter has given a place back."""
 
     async def open(self) -> None:
-        """Reads the declarations, and which flows are in a queue."""
+        """Reads the declarations, and the times that rates count by."""
         call, store = self.engine.writer.call, self.engine.store
-        await self._read()
+        await self.read()
+        if self.places is not None:
+            return
         for queue in self.queues.values():
             kept: str | None = await call(store.get_meta, _meta(queue))
             queue.begun.extend(json.loads(kept or "[]"))
-        if self.queues:
-            flows = await call(store.open_flows)
-            for chunk in (flows[i : i + CHUNK] for i in range(0, len(flows), CHUNK)):
-                await self.find(chunk)
 
-    async def _read(self) -> None:
+    async def read(self) -> None:
         """Reads the declarations; the newest of each queue counts."""
         load = loader(self.engine.definitions.registry)
         declared = [to_draft(row, load) for row in await self.engine.writer.call(self.engine.store.rows, kinds.QUEUES_STREAM)]
         for name, options in {draft.facts["queue"]: draft.values["options"] for draft in declared}.items():
             self.note(name, options)
 
+    async def watch(self) -> None:
+        """Asks again for those who wait, as long as the engine lives."""
+        if self.places is not None:
+            await self.places.watch(self.room)
+
+    async def recover(self, shares: frozenset[int]) -> None:
+        """Shares were taken up: notes which of their flows are in a queue."""
+        if self.places is not None:
+            await self.read()
+        if self.queues:
+            flows = await self.engine.writer.call(self.engine.store.open_flows)
+            await self.find([flow_id for flow_id in flows if share_of(flow_id) in shares])
+        if self.places is not None:
+            await self.places.recover(shares)
+
     async def find(self, flows: list[str]) -> None:
         """Notes which of these flows are in a queue."""
+        for chunk in (flows[i : i + CHUNK] for i in range(0, len(flows), CHUNK)):
+            await self._find(chunk)
+
+    async def _find(self, flows: list[str]) -> None:
         call, store = self.engine.writer.call, self.engine.store
+        flows = [flow_id for flow_id in flows if self.engine.sharing.owns(flow_id)]
         first = await call(store.rows_of, dict.fromkeys(flows, 0), frozenset({kinds.FLOW_STARTED}))
         named = {flow_id: queue for flow_id, rows in first.items() if (queue := json.loads(rows[0].data).get("queue"))}
         for flow_id, queue in named.items():
@@ -118,9 +178,12 @@ class Queues:
                 row.kind == kinds.EFFECT_COMPLETED and row.step == BEGIN for row in rows
             ):
                 continue
+            life = life_row(rows).kind
+            if life in kinds.ENDING:
+                continue
             self.flows[flow_id] = queue
-            if life_row(rows).kind != kinds.FLOW_PAUSED:
-                self._queue(queue).inside.add((flow_id, BEGIN))
+            if life != kinds.FLOW_PAUSED:
+                self._stay(flow_id)
 
     # Declaring
 
@@ -130,7 +193,7 @@ class Queues:
         try:
             await self.engine.commit(Commit([self.declaration(name, options, key, by)], unique=(kinds.QUEUE_DECLARED, key)))
         except Duplicate:  # the answer to the first time was lost, and others may have come after it
-            await self._read()
+            await self.read()
             return
         self.note(name, options)
 
@@ -143,6 +206,8 @@ class Queues:
         """Takes a declaration."""
         queue = self._queue(name)
         queue.concurrency, queue.rate, queue.priority = parse(name, options)
+        queue.shut = False
+        queue.signs += 1
         self._pump(queue)
 
     def _queue(self, name: str) -> Queue:
@@ -198,6 +263,16 @@ class Queues:
         heapq.heappush(queue.waiting, (-priority, next(self._orders), entry))
         self._pump(queue)
 
+    def within(self) -> set[Key]:
+        """Calls that have a place in some queue."""
+        return {key for queue in self.queues.values() for key in (*queue.inside, *queue.entering) if key[1] != BEGIN}
+
+    async def holders(self, name: str) -> list[str]:
+        """The flows that are in a queue, or whose calls are."""
+        queue = self._queue(name)
+        inside = queue.inside if self.places is None or queue.concurrency is None else await self.places.all_inside(queue)
+        return [flow_id for flow_id, _ in inside]
+
     def waits(self, flow_id: str, step: int) -> bool:
         """Whether a step waits for its queue."""
         return (flow_id, step) in self.entries
@@ -207,9 +282,17 @@ class Queues:
         key = (flow_id, step)
         return step != BEGIN and (key in self.entries or any(key in queue.inside for queue in self.queues.values()))
 
-    def enter(self, name: str, key: Key) -> bool:
+    def is_shut(self, name: str) -> bool:
+        """Whether a queue has no place, as far as is known."""
+        return self._queue(name).shut
+
+    async def enter(self, name: str, key: Key) -> bool:
         """Takes a place in a queue, if there is one now."""
-        queue, now = self._queue(name), self.engine.clock.now()
+        queue = self._queue(name)
+        return self._enter(queue, key) if self.places is None or not queue.limited else await self.places.enter(queue, [key]) > 0
+
+    def _enter(self, queue: Queue, key: Key) -> bool:
+        now = self.engine.clock.now()
         if queue.opens_at(now) != now:
             self._wake_later(queue)
             return False
@@ -221,7 +304,7 @@ class Queues:
     async def keep(self, name: str) -> None:
         """Writes down what a rate counts by, before the work of a place that was taken begins."""
         queue = self._queue(name)
-        if queue.rate is not None:
+        if queue.rate is not None and self.places is None:
             await self.engine.writer.call(self.engine.store.set_meta, _meta(queue), json.dumps(list(queue.begun)))
 
     def leave(self, name: str, key: Key) -> None:
@@ -229,7 +312,16 @@ class Queues:
         queue = self._queue(name)
         queue.inside.discard(key)
         self._pump(queue)
-        self.engine.foreign.room_in(name)
+        if self.places is None or not queue.limited:
+            self.engine.foreign.room_in(name)
+
+    def let_go(self, flow_id: str) -> None:
+        """A flow is another interpreter's from now on: its place is seen to there."""
+        self.drop(flow_id, BEGIN)
+        name = self.flows.pop(flow_id, None)
+        if name is not None:
+            self._queue(name).inside.discard((flow_id, BEGIN))
+            self._queue(name).held.discard((flow_id, BEGIN))
 
     def drop(self, flow_id: str, step: int, *, withdrawn: bool = False) -> None:
         """Whoever waits under this step does not any more."""
@@ -250,9 +342,18 @@ class Queues:
         """A flow goes on: it is in its queue again at once, even beyond the limit; one that has not begun lines up again."""
         flow_id = process.flow_id
         if flow_id in self.flows:
-            self._queue(self.flows[flow_id]).inside.add((flow_id, BEGIN))
+            self._stay(flow_id)
         elif flow_id in self.later and process.open[BEGIN].due_at is None:
             self.begin(flow_id)
+        elif self.places is not None and self.queues:  # it may have ended here, and another interpreter has retried it
+            self.engine.insist(lambda: self.find([flow_id]))
+
+    def _stay(self, flow_id: str) -> None:
+        """A flow is in its queue, whatever its limits."""
+        queue = self._queue(self.flows[flow_id])
+        queue.inside.add((flow_id, BEGIN))
+        if self.places is not None:
+            self._pump(queue)
 
     def ended(self, flow_id: str) -> None:
         """A flow has ended."""
@@ -267,7 +368,7 @@ class Queues:
         elif status == kinds.FLOW_PAUSED:
             self.paused(flow_id)
         elif flow_id in self.flows:
-            self._queue(self.flows[flow_id]).inside.add((flow_id, BEGIN))
+            self._stay(flow_id)
 
     def _leave_flow(self, flow_id: str) -> None:
         self.leave(self.flows.pop(flow_id), (flow_id, BEGIN))
@@ -277,7 +378,9 @@ class Queues:
     def due(self, number: int) -> None:
         """A queue's rate allows more."""
         for queue in list(self.queues.values()):
-            if queue.number == number:
+            if queue.number == number and self.places is not None:
+                self.places.open(queue)
+            elif queue.number == number:
                 self._pump(queue)
                 self.engine.foreign.room_in(queue.name)
 
@@ -290,7 +393,7 @@ class Queues:
         """The next one that has its turn now; it is inside from here on."""
         while queue.waiting and queue.waiting[0][2].gone:
             heapq.heappop(queue.waiting)
-        if not queue.waiting or not self.enter(queue.name, queue.waiting[0][2].key):
+        if not queue.waiting or not self._enter(queue, queue.waiting[0][2].key):
             return None
         entry = heapq.heappop(queue.waiting)[2]
         del self.entries[entry.key]
@@ -299,7 +402,9 @@ class Queues:
     def _pump(self, queue: Queue) -> None:
         if self.engine.closing:
             return
-        if queue.rate is None:
+        if self.places is not None and (queue.limited or queue.held):
+            self.places.poke(queue)
+        elif queue.rate is None:
             while (entry := self._next(queue)) is not None:
                 entry.go()
         elif queue.waiting and not queue.pumping:

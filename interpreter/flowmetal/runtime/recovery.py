@@ -21,6 +21,7 @@ from flowmetal.runtime.promises import outcome_draft
 from flowmetal.runtime.rows import Draft, to_draft
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Row, Store
+from flowmetal.store.sharing import share_of
 from flowmetal.store.unanswered import unanswered
 
 if TYPE_CHECKING:
@@ -31,14 +32,16 @@ WAITS_FOR_OTHERS = frozenset({"callback", "receive"})
 """Operations for which nothing is done until something arrives, unless they have a due time."""
 
 
-async def recover(engine: Engine) -> None:
-    """Takes up what was open when the store was last closed."""
+async def recover(engine: Engine, shares: frozenset[int], lost: frozenset[int]) -> None:
+    """Takes up what was open in these shares when they had no interpreter; `lost` are those whose last one crashed."""
     call, store = engine.writer.call, engine.store
-    running = await call(store.open_flows, "running")
-    poisoned = await engine.crashes.open(running)
-    timers, rows = await call(_open, store, frozenset(engine.dispatcher.desks))
+    running = [flow_id for flow_id in await call(store.open_flows, "running") if share_of(flow_id) in shares]
+    poisoned = await engine.crashes.open(running, shares, lost)
+    await engine.queues.recover(shares)
+    timers, rows = await call(_open, store, frozenset(engine.dispatcher.desks), shares)
     for due, flow_id, step in timers:
         engine.timers.add(due, flow_id, step)
+    await engine.foreign.offers.read(shares, {(row.flow_id, row.step) for row in rows if row.step is not None})
     take_up(engine, rows)
     await end_orphans(engine)
     for flow_id in running:
@@ -52,6 +55,8 @@ def take_up(engine: Engine, rows: Iterable[Row]) -> None:
     """Goes on with open requests and waits."""
     for row in rows:
         data, flow_id = json.loads(row.data), row.flow_id
+        if not engine.sharing.owns(flow_id):
+            continue
         if row.kind == kinds.AWAIT:
             engine.awaited.subscribe(flow_id, data["flow"], data["promise"])
             continue
@@ -63,7 +68,7 @@ def take_up(engine: Engine, rows: Iterable[Row]) -> None:
         elif data.get("due_at") is not None and desk is None:
             engine.timers.add(Instant.parse(data["due_at"]).micros, flow_id, step)
         elif data["op"] == "call":
-            engine.insist(_child_of(engine, flow_id, step, data["child"]))
+            engine.insist(child_of(engine, flow_id, step, data["child"]))
         elif (desk is not None or engine.dispatcher.is_busy(data["op"])) and not engine.dispatcher.has(flow_id, step):
             engine.insist(_again(engine, row))
 
@@ -84,7 +89,7 @@ def _again(engine: Engine, row: Row) -> Any:
     return again
 
 
-def _child_of(engine: Engine, parent: str, step: int, child: str) -> Any:
+def child_of(engine: Engine, parent: str, step: int, child: str) -> Any:
     """Looks whether a flow that was called has ended, or was to be asked to."""
 
     async def look() -> None:
@@ -110,6 +115,8 @@ async def end_orphans(engine: Engine) -> None:
 async def recover_flow(engine: Engine, flow_id: str, since: int) -> None:
     """Takes one flow up again after a commit that may be on disk or not; `since` is the last row that was known to be."""
     await engine.catch_up()
+    if not engine.sharing.owns(flow_id):
+        return
     try:
         await engine.deliver(flow_id, lambda process: None)  # what has arrived meanwhile is taken first
     except FlowNotFound:
@@ -129,7 +136,7 @@ async def recover_flow(engine: Engine, flow_id: str, since: int) -> None:
         return
     data = json.loads(rows[0].data)
     if data.get("parent_step") is not None:
-        engine.insist(_child_of(engine, data["parent"], data["parent_step"], flow_id))
+        engine.insist(child_of(engine, data["parent"], data["parent_step"], flow_id))
     await end_orphans(engine)
 
 
@@ -142,11 +149,13 @@ def _pause_for_crashes() -> Make:
     return make
 
 
-def _open(store: Store, desks: frozenset[str]) -> tuple[list[tuple[int, str, int]], list[Row]]:
+def _open(store: Store, desks: frozenset[str], shares: frozenset[int]) -> tuple[list[tuple[int, str, int]], list[Row]]:
     """What is open: the due times of what only waits for time, and the rows of what something is to be done for."""
     timers: list[tuple[int, str, int]] = []
     rows: list[Row] = []
     for row in store.each_open_request(WAITS_FOR_OTHERS):
+        if share_of(row.flow_id) not in shares:
+            continue
         data = json.loads(row.data) if row.kind == kinds.EFFECT_REQUESTED else {}
         if row.step is not None and data.get("due_at") is not None and data["op"] not in desks:
             timers.append((Instant.parse(data["due_at"]).micros, row.flow_id, row.step))

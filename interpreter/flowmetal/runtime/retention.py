@@ -40,7 +40,8 @@ class Retention:
 
     async def open(self) -> None:
         """Begins to look after the store, if it has a setting and lives in real time."""
-        if not self.engine.clock.virtual and await self.keep() is not None:
+        self.close()
+        if not self.engine.clock.virtual and self.engine.sharing.leads and await self.keep() is not None:
             self._later(EVERY / 10)
 
     def close(self) -> None:

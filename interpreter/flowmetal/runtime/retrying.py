@@ -50,7 +50,7 @@ async def retry(engine: Engine, flow_id: str, reason: str | None, by: str, key: 
         cause, last = await _cause(engine, flow_id, rows)
         back = _taken_back(flow_id, rows, cause, last)
         queue = json.loads(rows[0].data).get("queue") if rows[-1].kind in kinds.ENDING else None
-        if queue is not None:
+        if queue is not None and engine.sharing.owns(flow_id):
             engine.queues.flows[flow_id] = queue  # resumed, it has its place again
         facts = {"back": sorted(back), "reason": reason, "by": by or None}
         made = Draft(kinds.FLOW_RETRIED, cause.draft.step, None, facts, key=key)

@@ -192,7 +192,7 @@ class Schedules:
     def _arm(self, schedule: Schedule) -> None:
         self.engine.timers.discard(kinds.SCHEDULES_STREAM, schedule.number)
         due = schedule.next_at
-        if due is not None:
+        if due is not None and self.engine.sharing.leads:
             self.engine.timers.add(due, kinds.SCHEDULES_STREAM, schedule.number)
 
     def due(self, number: int) -> None:
@@ -203,7 +203,7 @@ class Schedules:
 
     async def _see_to(self, schedule: Schedule) -> None:
         async with schedule.lock:
-            while self.known.get(schedule.name) is schedule and not self.engine.closing:
+            while self.known.get(schedule.name) is schedule and self.engine.sharing.leads and not self.engine.closing:
                 now = self.engine.clock.now()
                 due = schedule.next_at
                 if due is None or due > now:

@@ -179,7 +179,8 @@ class Sources:
     # Time
 
     def _wake(self, source: Source, micros: int) -> None:
-        self.engine.timers.add(self.engine.clock.now() + micros, kinds.SOURCES_STREAM, source.number)
+        if self.engine.sharing.leads:
+            self.engine.timers.add(self.engine.clock.now() + micros, kinds.SOURCES_STREAM, source.number)
 
     def due(self, number: int) -> None:
         """It is time to read a source."""
@@ -193,7 +194,7 @@ class Sources:
 
     async def _see_to(self, source: Source) -> None:
         async with source.lock:
-            if self.known.get(source.name) is not source or self.engine.closing:
+            if self.known.get(source.name) is not source or self.engine.closing or not self.engine.sharing.leads:
                 return
             try:
                 await self._pass(source)

@@ -48,15 +48,19 @@ class Standing:
     waiting: set[str] = field(default_factory=set)
     paused: dict[str, Row] = field(default_factory=dict)
     waits: dict[str, list[Wait]] = field(default_factory=dict)
+    inside: dict[str | None, list[str]] = field(default_factory=dict)
+    """Who holds the places of the queues that are waited for."""
 
 
 async def stuck(engine: Engine, after: float = AFTER) -> list[dict[str, Any]]:
     """Every flow that is stuck: `flow_id name what step since detail do`."""
     standing: Standing = await engine.writer.call(_read, engine.store)
+    for queue in {wait.queue for waits in standing.waits.values() for wait in waits if wait.queue is not None}:
+        standing.inside[queue] = await engine.queues.holders(queue)
     asked = await _unmatched(engine)
     now = engine.clock.now()
     found = [
-        *_paused(standing), *_unanswered(engine, standing, now, after), *_circles(engine, standing), *_unread(standing, asked),
+        *_paused(standing), *_unanswered(engine, standing, now, after), *_circles(standing), *_unread(standing, asked),
     ]  # fmt: skip
     first = await engine.writer.call(engine.store.rows_of, dict.fromkeys((f["flow_id"] for f in found), 0), frozenset({kinds.FLOW_STARTED}))
     named = [{**f, "name": json.loads(first[f["flow_id"]][0].data).get("name")} for f in found]
@@ -133,11 +137,11 @@ def _nobody_performs(engine: Engine, op: str) -> bool:
 # Flows that wait for one another
 
 
-def _circles(engine: Engine, standing: Standing) -> Iterator[dict[str, Any]]:
+def _circles(standing: Standing) -> Iterator[dict[str, Any]]:
     """The flows of which each waits only for others of them."""
     among = {flow_id for flow_id in standing.waiting if all(_is_for_others(wait) for wait in standing.waits.get(flow_id, ()))}
     while True:
-        going = {flow_id for flow_id in among if any(_may_end(engine, wait, among) for wait in standing.waits.get(flow_id, ()))}
+        going = {flow_id for flow_id in among if any(_may_end(standing, wait, among) for wait in standing.waits.get(flow_id, ()))}
         if not going:
             break
         among -= going
@@ -146,7 +150,7 @@ def _circles(engine: Engine, standing: Standing) -> Iterator[dict[str, Any]]:
         if not waits:
             yield _finding(flow_id, "deadlock", "its fibers wait for one another, and for nothing that can arrive", _end(flow_id))
             continue
-        for_whom = ", ".join(_whom(engine, wait) for wait in waits)
+        for_whom = ", ".join(_whom(standing, wait) for wait in waits)
         detail = f"it waits for {for_whom}, which cannot go on before it, or wait for ever themselves"
         yield _finding(flow_id, "deadlock", detail, _end(flow_id), step=waits[0].step, since=waits[0].at)
 
@@ -155,21 +159,17 @@ def _is_for_others(wait: Wait) -> bool:
     return not wait.due and (wait.op == "await" or wait.op in OTHERS or (wait.op == "begin" and wait.queue is not None))
 
 
-def _may_end(engine: Engine, wait: Wait, among: Collection[str]) -> bool:
+def _may_end(standing: Standing, wait: Wait, among: Collection[str]) -> bool:
     """Whether a wait may end by itself, when these flows stand still."""
     if wait.op != "begin":
         return wait.target not in among
-    return any(flow_id not in among for flow_id in _inside(engine, wait.queue)) or not _inside(engine, wait.queue)
+    inside = standing.inside.get(wait.queue, [])
+    return not inside or any(flow_id not in among for flow_id in inside)
 
 
-def _inside(engine: Engine, queue: str | None) -> list[str]:
-    there = engine.queues.queues.get(queue or "")
-    return [] if there is None else [flow_id for flow_id, _ in there.inside]
-
-
-def _whom(engine: Engine, wait: Wait) -> str:
+def _whom(standing: Standing, wait: Wait) -> str:
     if wait.op == "begin":
-        return f"its turn in the queue {wait.queue}, which is held by {', '.join(_inside(engine, wait.queue)[:3])}"
+        return f"its turn in the queue {wait.queue}, which is held by {', '.join(standing.inside.get(wait.queue, [])[:3])}"
     return f"flow {wait.target}"
 
 

@@ -71,21 +71,29 @@ class Tasks(Leases):
         if (flow_id, step) in self.open:
             return
         last = attempts[-1] if attempts else None
-        if last is not None and last.kind == kinds.ATTEMPT_STARTED:
-            self.fail_step(flow_id, step, draft.facts["target"], last.facts["attempt"])
+        begun = last is not None and last.kind == kinds.ATTEMPT_STARTED
+        attempt = 1 if last is None else last.facts["attempt"] + (0 if begun else 1)
+        there = self.offers.stands((flow_id, step), attempt)
+        if begun and (there is None or there.holder is None):
+            self.fail_step(flow_id, step, draft.facts["target"], attempt)
             return
         try:
-            task = self._task(flow_id, run, draft, last.facts["attempt"] + 1 if last else 1)
+            task = self.task(flow_id, run, draft, attempt)
         except LispError as e:
             self.put(flow_id, step, failed(step, ErrorValue(kw(e.type), e.message, e.data), 0))
             return
         self.open[flow_id, step] = task
-        if last is not None:
+        if there is not None:
+            self.offers.out[flow_id, step] = task
+            if there.lease is None:
+                self._offer_now(task)
+        elif last is not None:
             self.offer(task, Instant.parse(last.facts["next_at"]).micros)
         else:
             self._offer_now(task)
 
-    def _task(self, flow_id: str, run: str, draft: Draft, attempt: int) -> Task:
+    def task(self, flow_id: str, run: str, draft: Draft, attempt: int) -> Task:
+        """The call that a row asks for. Raises LispError where its options are wrong."""
         options: Map = draft.values.get("options") or EMPTY_MAP
         limit = options.get(kw("attempt-timeout"))
         seconds(options.get(kw("timeout")), ":timeout", 0.0)
@@ -98,6 +106,7 @@ class Tasks(Leases):
             queue, parse_retry(options.get(kw("retry")), NO_RETRY),
             None if limit is None else seconds(limit, ":attempt-timeout", 0.0), bool(options.get(kw("at-most-once"))),
             None if due is None else Instant.parse(due).micros, attempt, next(self._orders), priority,
+            run=run, seq=draft.seq,
         )  # fmt: skip
 
     def drop(self, flow_id: str, step: int, *, withdrawn: bool = False) -> None:
@@ -105,9 +114,10 @@ class Tasks(Leases):
         task = self.open.pop((flow_id, step), None)
         if task is None:
             return
-        self._unready(task)
+        self.unready(task)
         self.engine.timers.discard(flow_id, -step)
-        lease = task.lease
+        self.offers.drop((flow_id, step))
+        lease = task.lease or self.offers.guests.get((flow_id, step))
         if lease is not None and withdrawn:
             lease.withdrawn = True
         elif lease is not None and not lease.answered:
@@ -121,7 +131,10 @@ class Tasks(Leases):
         task.called_off = True
         if task.lease is not None:
             return None
-        self._unready(task)
+        if (flow_id, step) in self.offers.out:
+            self.engine.insist(lambda: self.offers.call_off(task))
+            return None
+        self.unready(task)
         self.engine.timers.discard(flow_id, -step)
         return task.lapsed
 
@@ -130,6 +143,31 @@ class Tasks(Leases):
         task = self.open.get((flow_id, step))
         if task is not None and task.lease is None:
             self._offer_now(task)
+
+    def told(self, flow_id: str, draft: Draft) -> None:
+        """What a worker of another interpreter has not done of a call: it may be had again."""
+        task = self.offers.out.get((flow_id, draft.step or 0))
+        if task is None:
+            return
+        if draft.kind == kinds.LEASE_EXPIRED:
+            task.lapsed = True
+            if task.called_off:
+                self.engine.insist(lambda: self.offers.call_off(task))
+        elif draft.facts["attempt"] >= task.attempt:
+            self.offers.forget((flow_id, task.step))
+            task.attempt = draft.facts["attempt"] + 1
+            if task.called_off and draft.error is not None:
+                self.put(flow_id, task.step, failed(task.step, draft.error, task.attempt - 1))
+            else:
+                self.offer(task, Instant.parse(draft.facts["next_at"]).micros)
+
+    def forget(self, task: Task) -> None:
+        """Nothing of an open call is known here any more: it is to be taken up again, or is another interpreter's."""
+        key = task.flow_id, task.step
+        self.offers.forget(key)
+        self.open.pop(key, None)
+        self.unready(task)
+        self.engine.timers.discard(task.flow_id, -task.step)
 
     def close(self) -> None:
         """The engine ends: who waits for work is answered that there is none."""
@@ -142,6 +180,7 @@ class Tasks(Leases):
 
     def _offer_now(self, task: Task) -> None:
         self.ready.setdefault(task.name, {})[task.flow_id, task.step] = task
+        self.offers.waits(task)
         for poller in self.pollers:
             if not poller.event.is_set() and poller.wants(task):
                 poller.event.set()
@@ -154,7 +193,21 @@ class Tasks(Leases):
         else:
             self.engine.timers.add(when, task.flow_id, -task.step)
 
-    def _unready(self, task: Task) -> None:
+    def is_ready(self, task: Task) -> bool:
+        """Whether a call waits for a worker here."""
+        return self.ready.get(task.name, {}).get((task.flow_id, task.step)) is task
+
+    def all_ready(self) -> list[Task]:
+        """The calls that wait for a worker here."""
+        return [task for waiting in self.ready.values() for task in waiting.values()]
+
+    def ready_again(self, task: Task) -> None:
+        """A call that others could have had may be had here."""
+        if not self.is_ready(task):
+            self._offer_now(task)
+
+    def unready(self, task: Task) -> None:
+        """A call is not to be had here any more."""
         waiting = self.ready.get(task.name)
         if waiting is not None and waiting.pop((task.flow_id, task.step), None) is not None and not waiting:
             del self.ready[task.name]
@@ -175,7 +228,7 @@ class Tasks(Leases):
         try:
             while not self.engine.closing:
                 poller.event.clear()
-                leased = await self._lease_ready(poller, most, lease)
+                leased = await self._lease_ready(poller, most, lease) or await self._written(await self.offers.claim(poller, most, lease))
                 if leased:
                     return [self._described(each) for each in leased]
                 try:
@@ -194,6 +247,8 @@ class Tasks(Leases):
         task = self.open.get((flow_id, step))
         if task is None or task.lease is not None or any(task.name in poller.functions for poller in self.pollers):
             return False
+        if (flow_id, step) in self.offers.out and not self.is_ready(task):
+            return False
         last = self.asked.get(task.name)
         return last is None or asyncio.get_running_loop().time() - last >= seconds
 
@@ -207,18 +262,63 @@ class Tasks(Leases):
             self.engine.timers.arm()
 
     async def _lease_ready(self, poller: Poller, most: int, seconds: float) -> list[Lease]:
-        queues = self.engine.queues
         waiting = [[t for t in self.ready.get(name, {}).values() if poller.wants(t)] for name in poller.functions]
         if any(t.queue is not None for each in waiting for t in each):
             waiting = [sorted(each, key=self._rank) for each in waiting]
         leases: list[Lease] = []
-        for task in heapq.merge(*waiting, key=self._rank):
-            if len(leases) == most:
-                break
-            if task.queue is None or queues.enter(task.queue, (task.flow_id, task.step)):
-                self._unready(task)
-                leases.append(self.begin(task, seconds))
-        return await self._written(leases)
+        full: set[str | None] = set()
+        try:
+            for task in heapq.merge(*waiting, key=self._rank):
+                if len(leases) == most:
+                    break
+                if task.queue in full or not self.is_ready(task):
+                    continue
+                if await self._has_turn(task):
+                    leases.append(self.begin(task, seconds))
+                elif self.is_ready(task):
+                    full.add(task.queue)
+        except BaseException:
+            for each in leases:
+                self._give_back(each)
+            raise
+        taken = await self._taken_back(leases)
+        if leases and not taken:  # workers elsewhere were first
+            await self.offers.compare_all()
+            return await self._lease_ready(poller, most, seconds)
+        return await self._written(taken)
+
+    async def _taken_back(self, leases: list[Lease]) -> list[Lease]:
+        """Those of some new leases whose calls no worker of another interpreter has."""
+        try:
+            back = await self.offers.take_back([lease.task for lease in leases])
+        except BaseException:
+            for lease in leases:
+                self._give_back(lease)
+            raise
+        for lease in leases:
+            if (lease.task.flow_id, lease.task.step) not in back:
+                self.end(lease)
+        return [lease for lease in leases if lease.id in self.leases]
+
+    async def _has_turn(self, task: Task) -> bool:
+        """Takes a call from the desk, if its queue has a place for it, and no worker of another interpreter has it."""
+        queues, key, entered, mine = self.engine.queues, (task.flow_id, task.step), False, True
+        if task.queue is not None and queues.is_shut(task.queue):
+            return False
+        self.unready(task)
+        if task.queue is None:
+            return True
+        try:
+            mine = key in await self.offers.take_back([task])
+            entered = mine and await queues.enter(task.queue, key)
+        finally:
+            wanted = self.open.get(key) is task and not task.called_off
+            if wanted and mine and not entered:
+                self.ready.setdefault(task.name, {})[key] = task
+                self.offers.waits(task)
+        if entered and not wanted:
+            queues.leave(task.queue, key)
+        return entered and wanted
 
     async def _written(self, leases: list[Lease]) -> list[Lease]:
         """Those of some new leases that may be given out. Raises what went wrong where it went wrong with all."""
@@ -243,8 +343,8 @@ class Tasks(Leases):
         """A call that was leased and not sent is for whoever asks next."""
         task = lease.task
         if lease.id in self.leases:
-            self.end(lease)
-            if (task.flow_id, task.step) in self.open:
+            self.end(lease, again=True)
+            if self.open.get((task.flow_id, task.step)) is task:
                 self._offer_now(task)
 
     def _rank(self, task: Task) -> tuple[int, int, int]:
@@ -266,14 +366,16 @@ class Tasks(Leases):
 
         def make(process: Process) -> Draft | None:
             there.append(is_open(process, task.step))
-            return Draft(kinds.ATTEMPT_STARTED, task.step, None, {"attempt": task.attempt, "task": lease.id}) if there[0] else None
+            return Draft(kinds.ATTEMPT_STARTED, task.step, None, {"attempt": task.attempt, "task": lease.id}) if there[-1] else None
 
         try:
             await self.engine.deliver(task.flow_id, make)
         except BaseException:
             self._give_back(lease)
             raise
-        return bool(there and there[0]) and lease.id in self.leases
+        if task.guest and not there[-1]:
+            self.end(lease)
+        return bool(there and there[-1]) and lease.id in self.leases
 
     def _described(self, lease: Lease) -> dict[str, Any]:
         task = lease.task

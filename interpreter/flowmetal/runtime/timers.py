@@ -35,7 +35,7 @@ class Timers:
         self.fire = fire
         self.idle = idle
         self._heap: list[tuple[int, str, int]] = []
-        self._due_at: dict[tuple[str, int], int] = {}
+        self.due_at: dict[tuple[str, int], int] = {}
         """What is truly open: an entry of the heap that does not stand here was discarded."""
         self._handle: asyncio.Handle | None = None
         self._of_flows = 0
@@ -45,26 +45,26 @@ class Timers:
 
     def add(self, due: int, flow_id: str, step: int) -> None:
         """Adds a due time, in microseconds since the epoch."""
-        if (flow_id, step) not in self._due_at:
+        if (flow_id, step) not in self.due_at:
             self._of_flows += flow_id not in PATIENT
-        self._due_at[flow_id, step] = due
+        self.due_at[flow_id, step] = due
         heapq.heappush(self._heap, (due, flow_id, step))
         if self._handle is None or self._heap[0][0] == due:
             self.arm()
 
     def discard(self, flow_id: str, step: int) -> None:
         """Forgets the due time of a step that is not open any more, if it has one."""
-        if self._pop(flow_id, step) and len(self._heap) > 2 * len(self._due_at) + SLACK:
-            self._heap = [(due, flow, n) for (flow, n), due in self._due_at.items()]
+        if self._pop(flow_id, step) and len(self._heap) > 2 * len(self.due_at) + SLACK:
+            self._heap = [(due, flow, n) for (flow, n), due in self.due_at.items()]
             heapq.heapify(self._heap)
 
     def _pop(self, flow_id: str, step: int) -> bool:
-        there = self._due_at.pop((flow_id, step), None) is not None
+        there = self.due_at.pop((flow_id, step), None) is not None
         self._of_flows -= there and flow_id not in PATIENT
         return there
 
     def __len__(self) -> int:
-        return len(self._due_at)
+        return len(self.due_at)
 
     def next_due(self) -> int | None:
         """The next due time, if there is one."""
@@ -116,7 +116,7 @@ class Timers:
         return self.idle() and bool(self._of_flows or self.waited or self._heap[0][0] <= self.until)
 
     def _drop_discarded(self) -> None:
-        while self._heap and self._due_at.get(self._heap[0][1:]) != self._heap[0][0]:
+        while self._heap and self.due_at.get(self._heap[0][1:]) != self._heap[0][0]:
             heapq.heappop(self._heap)
 
     def _jump(self) -> None:
@@ -131,7 +131,7 @@ class Timers:
         now = self.clock.now()
         while self._heap and self._heap[0][0] <= now:
             due, flow_id, step = heapq.heappop(self._heap)
-            if self._due_at.get((flow_id, step)) == due:
+            if self.due_at.get((flow_id, step)) == due:
                 self._pop(flow_id, step)
                 self.fire(flow_id, step)
         self.arm()
@@ -141,5 +141,5 @@ class Timers:
         if self._handle is not None:
             self._handle.cancel()
         self._heap.clear()
-        self._due_at.clear()
+        self.due_at.clear()
         self._of_flows = 0

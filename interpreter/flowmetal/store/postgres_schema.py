@@ -6,8 +6,10 @@ The one rule: a migration that was released is never changed; a new format is on
 All tables are in the schema `fm`, which users' SQL cannot name; what users see are the views beside it.
 `fm.head` is one row, the store's last `pos`: each commit moves it, and so holds it until it is over. That is why commits end
 in the order of their `pos`, whoever makes them, and why a reader who has seen one misses none before it.
-`fm.interpreters` has a row for the program that writes: its lease, which its commits extend and count in; a fence; and the memory
-of what was committed when an answer is lost. Nothing here needs more than rows, so that databases that speak PostgreSQL's language will do.
+`fm.interpreters` has a row for each program that writes: its lease, which its commits extend and count in; a fence; and the memory
+of what was committed when an answer is lost. `fm.shares` says whose flows are whose (see `sharing`), `fm.offers` which calls any
+interpreter's workers may have. `fm.slots` are the places in queues that are taken, `fm.queues` the times of their rates, `fm.lines` who
+waits (see `postgres_queues`). Nothing here needs more than rows, so that databases that speak PostgreSQL's language will do.
 
 A row's `data` is JSON. What is larger than 64 KB stands once in `fm.documents`, by the SHA-256 of its text; a lossless
 encoding of that size in `fm.blobs`. What is no JSON, or deeper than PostgreSQL reads, is kept as text, in `odd`.
@@ -18,6 +20,7 @@ from __future__ import annotations
 from typing import Final
 
 from flowmetal.store.protocol import FORMAT_VERSION
+from flowmetal.store.sharing import SHARES
 
 MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {
     1: (
@@ -25,6 +28,13 @@ MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {
         "INSERT INTO fm.head (pos) VALUES (0)",
         """CREATE TABLE fm.interpreters (id text PRIMARY KEY, fence bigint NOT NULL, commits bigint NOT NULL, until timestamptz NOT NULL,
             backend integer NOT NULL, backend_start timestamptz NOT NULL, since timestamptz NOT NULL DEFAULT now(), host text)""",
+        "CREATE TABLE fm.shares (n integer PRIMARY KEY, owner text, lost boolean NOT NULL DEFAULT false)",
+        f"INSERT INTO fm.shares (n) SELECT generate_series(0, {SHARES - 1})",
+        "CREATE TABLE fm.queues (name text PRIMARY KEY, begun bigint[] NOT NULL DEFAULT '{}')",
+        """CREATE TABLE fm.slots (queue text NOT NULL, flow_id text NOT NULL, step bigint NOT NULL, share integer NOT NULL,
+            owner text NOT NULL, PRIMARY KEY (queue, flow_id, step, owner))""",
+        """CREATE TABLE fm.lines (queue text NOT NULL, owner text NOT NULL, since timestamptz NOT NULL, until timestamptz NOT NULL,
+            PRIMARY KEY (queue, owner))""",
         """CREATE TABLE fm.log (pos bigint PRIMARY KEY, flow_id text NOT NULL, seq bigint NOT NULL, at_us bigint NOT NULL,
             kind text NOT NULL, step bigint, fiber bigint, data json, digest text, odd text, exact text, exact_digest text,
             key text, UNIQUE (flow_id, seq))""",
@@ -39,6 +49,12 @@ MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {
         """CREATE TABLE fm.snapshots (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, flow_id text NOT NULL, seq bigint NOT NULL,
             step bigint NOT NULL, format text NOT NULL, body bytea NOT NULL)""",
         "CREATE INDEX snapshots_flow ON fm.snapshots (flow_id, seq)",
+        """CREATE TABLE fm.offers (flow_id text NOT NULL, step bigint NOT NULL, share bigint NOT NULL, name text NOT NULL, queue text,
+            place bigint NOT NULL, priority bigint NOT NULL, seq bigint NOT NULL, run text NOT NULL, attempt bigint NOT NULL,
+            n bigint GENERATED ALWAYS AS IDENTITY, lease_id text, holder text, PRIMARY KEY (flow_id, step))""",
+        "CREATE INDEX offers_free ON fm.offers (name, place DESC, priority DESC, n) WHERE lease_id IS NULL",
+        "CREATE INDEX offers_held ON fm.offers (holder) WHERE lease_id IS NOT NULL",
+        "CREATE INDEX offers_lease ON fm.offers (lease_id) WHERE lease_id IS NOT NULL",
     ),
 }
 """What leads from each format to the next; 1 begins with an empty schema `fm` and its table `meta`."""
@@ -49,16 +65,25 @@ BEGIN: Final = ("CREATE SCHEMA IF NOT EXISTS fm", "CREATE TABLE IF NOT EXISTS fm
 """What tells whether the store has a format yet."""
 
 NOTIFY: Final = "flowmetal"
-"""The channel on which each commit gives a sign."""
+"""The channel on which each commit gives a sign: the id of who made it."""
+CHANGED: Final = "flowmetal_members"
+"""The channel on which interpreters say that they come, go, or give shares up."""
+OFFERED: Final = "flowmetal_offers"
+"""The channel on which interpreters say that calls are there for any worker."""
+ROOM: Final = "flowmetal_queues"
+"""The channel on which an interpreter says that it has given a place in a queue back."""
+IN_LINE: Final = "interval '2 seconds'"
+"""How long who was refused a place in a queue has the next one before others, unless it asks again."""
 
 LEASE_SECONDS: Final = 10
-"""How long an interpreter that says nothing keeps the store."""
+"""How long an interpreter that says nothing keeps its flows."""
 UNTIL: Final = f"now() + interval '{LEASE_SECONDS} seconds'"
 
 _ME: Final = f"WITH me AS (UPDATE fm.interpreters SET commits = commits + 1, until = {UNTIL} WHERE id = $1 AND fence = $2 RETURNING 1)"
 ADVANCE: Final = f"""{_ME} UPDATE fm.head SET pos = pos + $3::bigint / (SELECT count(*) FROM me)
-    RETURNING pos, pg_notify('{NOTIFY}', '')"""
+    RETURNING pos, pg_notify('{NOTIFY}', $1)"""
 """Begins a commit: makes room for so many rows, and waits for its turn. Divides by zero where the interpreter is fenced off."""
+NEWS: Final = "SELECT pos, flow_id, seq, kind FROM fm.log WHERE pos > $1::bigint ORDER BY pos LIMIT $2::bigint"
 ADVANCE_MORE: Final = "UPDATE fm.head SET pos = pos + $1::bigint RETURNING pos"
 
 GUARD: Final = """SELECT 1 / CASE WHEN

@@ -4,9 +4,9 @@ What goes in: the URL of a database. What comes out: a connection, and this inte
 fence and a count of its commits. The one rule: each new connection raises the fence, so that what was sent over an old one and has
 not arrived yet is refused; and the count says whether the commit whose answer was lost is in the store.
 
-One interpreter at a time has a store. Its lease is extended by every commit and, where there is none, by `renew`. It is over when
-it has run out, or the connection is gone that it was taken with: then whoever comes removes the row. Commits and the removal lock
-the same row, so that each commit is before the removal, and seen by whoever comes after, or refused.
+Its lease is extended by every commit and, where there is none, by `balance`. When it is over, others remove the row (see
+`postgres_members`). Commits and the removal lock the same row, so that each commit is before the removal, and seen by whoever comes
+after, or refused.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ import contextlib
 import logging
 import time
 import uuid
+from collections.abc import Collection
 from typing import Any, Final
 
+from flowmetal.store import postgres_members as members
 from flowmetal.store import postgres_schema as schema
 from flowmetal.store.postgres_open import dial, driver, get_meta, prepare
 from flowmetal.store.postgres_url import without_password
 from flowmetal.store.protocol import StoreError
+from flowmetal.store.sharing import Standing
 
 log = logging.getLogger("flowmetal.store")
 
@@ -29,17 +32,12 @@ COME_BACK_SECONDS: Final = 60.0
 
 _GOING: Final = ("57P01", "57P02", "57P03")
 """What a server says that ends: the connection is about to close."""
-_ALIVE: Final = """(i.until > now() AND EXISTS (SELECT FROM pg_stat_activity a
-    WHERE a.pid = i.backend AND coalesce(a.backend_start = i.backend_start, true)))"""
-"""Whether an interpreter has the store. When a connection began is hidden from other users: they wait for the lease to run out."""
-_BURY: Final = f"DELETE FROM fm.interpreters i WHERE NOT {_ALIVE}"
-_HOSTS: Final = f"SELECT host, {_ALIVE} FROM fm.interpreters i ORDER BY since DESC"
+_HOSTS: Final = f"SELECT host, {members.ALIVE} FROM fm.interpreters i ORDER BY since DESC"
 _MINE: Final = "FROM pg_stat_activity WHERE pid = pg_backend_pid()"
 _ENTER: Final = f"""INSERT INTO fm.interpreters (id, fence, commits, until, backend, backend_start)
-    SELECT $1, 1, 0, {schema.UNTIL}, pid, backend_start {_MINE} AND NOT EXISTS (SELECT FROM fm.interpreters) RETURNING backend_start"""
+    SELECT $1, 1, 0, {schema.UNTIL}, pid, backend_start {_MINE} RETURNING backend_start"""
 _RAISE: Final = f"""UPDATE fm.interpreters SET fence = fence + 1, until = {schema.UNTIL}, backend = pg_backend_pid(),
     backend_start = (SELECT backend_start {_MINE}) WHERE id = $1 RETURNING fence, commits, backend_start"""
-_RENEW: Final = f"UPDATE fm.interpreters SET until = {schema.UNTIL} WHERE id = $1 AND fence = $2 RETURNING 1"
 _CUT: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2"
 
 
@@ -67,7 +65,7 @@ class Session:
         return bool(self.connection.closed) or getattr(error, "sqlstate", None) in _GOING
 
     def come_back(self) -> None:
-        """Connects again, waiting for the server; StoreError when it stays away, or when the store has another interpreter now."""
+        """Connects again, waiting for the server; StoreError when it stays away, or when others have taken this interpreter for dead."""
         until = time.monotonic() + COME_BACK_SECONDS
         pause = 0.02
         self.connection.close()
@@ -92,23 +90,25 @@ class Session:
     def close(self) -> None:
         """Leaves. Idempotent."""
         if not self.connection.closed:
-            with contextlib.suppress(driver().Error):
-                self.connection.execute("DELETE FROM fm.interpreters WHERE id = $1", (self.id,))
+            with contextlib.suppress(driver().Error), self.connection.transaction():
+                for sql in members.LEAVE:
+                    self.connection.execute(sql, (self.id,))
+                self.connection.execute(members.CHANGE, (schema.CHANGED, self.id))
             self.connection.close()
 
+    def balance(self, given_up: Collection[int]) -> Standing | None:
+        """See `postgres_members.balance`."""
+        return members.balance(self.connection, self.id, self.fence, given_up)
+
     def renew(self) -> bool:
-        """Extends the lease; false where somebody else has the store."""
-        return self.connection.execute(_RENEW, (self.id, str(self.fence))).fetchone() is not None
+        """Extends the lease, in a transaction that others then wait for before they remove this interpreter; False where they have."""
+        return self.connection.execute(members.RENEW, (self.id, str(self.fence))).fetchone() is not None
 
     def _enter(self) -> None:
-        connection = self.connection
-        with connection.transaction():
-            connection.execute(_BURY)  # first, as a commit locks: its interpreter's row, then the head
-            connection.execute("SELECT pos FROM fm.head FOR UPDATE")  # those who come at once enter one after the other
-            entered = connection.execute(_ENTER, (self.id,)).fetchone()
-        if entered is None:
-            raise StoreError(f"{without_password(self.url)} has an interpreter already", type="store/locked", hint="Attach to it, or stop it: flowmetal stop")
-        self._backend = (connection.info.backend_pid, entered[0])
+        with self.connection.transaction():
+            began = self.connection.execute(_ENTER, (self.id,)).fetchone()[0]
+            self.connection.execute(members.CHANGE, (schema.CHANGED, self.id))
+        self._backend = (self.connection.info.backend_pid, began)
 
     def _return(self) -> None:
         self.connection = dial(self.url)
@@ -120,12 +120,13 @@ class Session:
         self._backend = (self.connection.info.backend_pid, began)
 
     def taken(self) -> StoreError:
-        """What is said where somebody else has the store."""
-        return StoreError(f"{without_password(self.url)} has been taken over by another interpreter", type="store/locked", hint="This one must end.")
+        """What is said where the lease was over, and another interpreter has noticed."""
+        message = f"{without_password(self.url)} has been taken over by another interpreter"
+        return StoreError(message, type="store/locked", hint="This one said nothing for too long, and must end.")
 
 
 def hosts(url: str) -> tuple[bool, list[tuple[str, bool]]]:
-    """Whether somebody has the store; and what interpreters have announced, each with whether it is the one that has it."""
+    """Whether somebody has the store; and what interpreters have announced, the newest first, each with whether it is alive."""
     with contextlib.closing(dial(url)) as connection:
         if connection.execute("SELECT to_regclass('fm.interpreters') IS NULL").fetchone()[0]:
             return False, []
@@ -136,6 +137,10 @@ def hosts(url: str) -> tuple[bool, list[tuple[str, bool]]]:
 def token(url: str, fresh: str) -> str:
     """The store's token: `fresh`, if there is none yet."""
     with contextlib.closing(dial(url)) as connection:
+        there = connection.execute("SELECT to_regclass('fm.meta') IS NOT NULL").fetchone()[0]
+        known = get_meta(connection, "token") if there else None
+        if known is not None:  # whoever asks only attaches: the store may well be of a newer format
+            return known
         prepare(connection, url)
         connection.execute(f"{schema.INSERT_META.partition(' ON ')[0]} ON CONFLICT DO NOTHING", ("token", fresh))
         return str(get_meta(connection, "token"))

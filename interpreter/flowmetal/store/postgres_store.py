@@ -8,22 +8,27 @@ A commit whose answer was lost is looked for when the server is back: it is in t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from flowmetal.errors import FlowmetalError
 from flowmetal.store import kinds
+from flowmetal.store import postgres_queues as queues
 from flowmetal.store import postgres_rows as reading
 from flowmetal.store import postgres_schema as schema
 from flowmetal.store.plain_rows import plain_rows
 from flowmetal.store.plan import Plan, by_itself
 from flowmetal.store.postgres_commit import Guard, Unsure, begin, find_odd, write, write_within
+from flowmetal.store.postgres_members import Listener
+from flowmetal.store.postgres_offers import PostgresOffers
 from flowmetal.store.postgres_open import driver, first_line, quoted
 from flowmetal.store.postgres_pool import Pool
 from flowmetal.store.postgres_session import Session
 from flowmetal.store.postgres_sql import result_of, run_select
 from flowmetal.store.postgres_text import from_text, to_text
 from flowmetal.store.protocol import Commit, Faults, Outcome, Result, Row, Snapshot, StoreError
+from flowmetal.store.sharing import Limits, News, Place, Standing
 
 T = TypeVar("T")
 
@@ -34,10 +39,10 @@ TRY_AGAIN: Final = ("40001", "40P01")
 
 
 class PostgresStore:
-    """A `Store` in a database that is its own."""
+    """A `Store` in a database that is its own, for any number of interpreters."""
 
     def __init__(self, url: str, *, faults: Faults | None = None, on_taken: Callable[[], object] | None = None) -> None:
-        """`on_taken` is called, on the writer's thread, when another interpreter has the store: nothing more can be done here."""
+        """`on_taken` is called, on the writer's thread, when others have taken this interpreter for dead: nothing more can be done here."""
         self.url = url
         self._on_taken = on_taken
         self._faults = faults
@@ -45,7 +50,11 @@ class PostgresStore:
         self._closed = False
         self._pool = Pool(url)
         self._session = Session(url)
-        self._last_pos = self._greatest_pos()
+        self._listener: Listener | None = None
+        self.offers = PostgresOffers(self._session, self._run)
+        self._last_pos = self._followed = self._greatest_pos()
+        self._own: deque[tuple[int, int]] = deque()
+        """Where rows stand that were written here, and not come to yet in following the log."""
 
     # Writing
 
@@ -72,6 +81,9 @@ class PostgresStore:
             return plan.outcomes
         self._last_pos = plan.pos
         self._remember(plan)
+        if plan.rows:
+            self._own.append((plan.rows[0].pos, plan.rows[-1].pos))
+            self._skip_own()
         try:
             self._fault("commit:after")
         except Exception as error:  # noqa: BLE001 - what a failure point raises is the outcome
@@ -92,10 +104,51 @@ class PostgresStore:
         self._write("DELETE FROM fm.snapshots")
         self._known.clear()
 
-    def renew(self) -> None:
-        """Extends this interpreter's lease; whoever writes nothing for a while calls it more often than that runs out."""
-        if not self._again(self._session.renew):
+    def balance(self, given_up: Collection[int] = ()) -> Standing:
+        """See `SharedStore.balance`; whoever writes nothing for a while calls it more often than a lease runs out."""
+        standing = self._again(lambda: self._session.balance(given_up))
+        if standing is None:
             raise self._taken()
+        return standing
+
+    def news(self, limit: int) -> list[News]:
+        """See `SharedStore.news`."""
+        news: list[News] = []
+        self._skip_own()
+        while not news and (found := self._run(schema.NEWS, (str(self._followed), str(limit)))):
+            for pos, name, seq, kind in found:
+                if pos > self._followed:
+                    self._followed = pos - 1
+                    self._skip_own()
+                if pos > self._followed:
+                    self._followed, flow_id = pos, from_text(name)
+                    self._know(flow_id, seq)
+                    news.append(News(pos, flow_id, seq, kind))
+        return news
+
+    def listen(
+        self, on_news: Callable[[], object], on_change: Callable[[], object], on_offer: Callable[[], object], on_room: Callable[[], object]
+    ) -> None:  # fmt: skip
+        """See `SharedStore.listen`."""
+        if self._listener is not None:
+            self._listener.close()
+        self._listener = Listener(self.url, self._session.id, on_news, on_change, on_offer, on_room)
+
+    def enter(self, queue: str, places: Sequence[Place], limits: Limits, now: int) -> tuple[int, int | None]:
+        """See `SharedStore.enter`."""
+        return self._alive(lambda connection, me: queues.enter(connection, me, queue, places, limits, now))
+
+    def settle(self, queue: str, inside: Collection[Place], outside: Collection[Place]) -> None:
+        """See `SharedStore.settle`."""
+        self._alive(lambda connection, me: queues.settle(connection, me, queue, inside, outside))
+
+    def reclaim(self, shares: Collection[int], inside: Collection[tuple[str, str]]) -> None:
+        """See `SharedStore.reclaim`."""
+        self._alive(lambda connection, me: queues.reclaim(connection, me, shares, inside))
+
+    def inside(self, queue: str) -> list[Place]:
+        """See `SharedStore.inside`."""
+        return [(from_text(flow_id), step) for flow_id, step in self._run(queues.INSIDE, (to_text(queue),))]
 
     def announce(self, host: str | None) -> None:
         """Says where this interpreter answers; see `postgres_session.hosts`."""
@@ -211,6 +264,8 @@ class PostgresStore:
     def close(self) -> None:
         """See `Store.close`."""
         self._closed = True
+        if self._listener is not None:
+            self._listener.close()
         self._pool.close()
         self._session.close()
 
@@ -301,6 +356,11 @@ class PostgresStore:
 
     # Inside
 
+    def _skip_own(self) -> None:
+        """What was written here is no news."""
+        while self._own and self._own[0][0] <= self._followed + 1:
+            self._followed = max(self._followed, self._own.popleft()[1])
+
     def _usable(self) -> None:
         if self._closed:
             raise StoreError("the store is closed")
@@ -334,6 +394,17 @@ class PostgresStore:
             return ask()
         except driver().Error as error:
             raise _wrap(error) from error
+
+    def _alive(self, ask: Callable[[Any, str], T]) -> T:
+        """Does something in a transaction, unless others have taken this interpreter for dead."""
+
+        def within() -> T:
+            with self._session.connection.transaction():
+                if not self._session.renew():
+                    raise self._taken()
+                return ask(self._session.connection, self._session.id)
+
+        return self._again(within)
 
     def _run(self, sql: str, params: Sequence[object] = ()) -> list[Any]:
         return self._again(lambda: self._session.connection.execute(sql, params).fetchall())

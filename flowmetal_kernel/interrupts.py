@@ -1,7 +1,7 @@
 """What an interrupt does to a cell that waits.
 
 In: the task that a cell awaits. Out: SIGINT cancels it, wherever the event loop is at that moment. The one rule: the loop is
-woken for it; a handler that only notes the signal would be heard when something else happens.
+woken for it, whichever thread took it; a handler of Python's own would be heard when something else happens.
 """
 
 from __future__ import annotations
@@ -28,12 +28,10 @@ def interrupts(task: asyncio.Future[Any]) -> Iterator[None]:
         yield
         return
     loop = asyncio.get_running_loop()
-
-    def cancel(_signal: int, _frame: Any) -> None:
-        loop.call_soon_threadsafe(task.cancel)
-
-    before = signal.signal(signal.SIGINT, cancel)
+    before = signal.getsignal(signal.SIGINT)
+    loop.add_signal_handler(signal.SIGINT, task.cancel)
     try:
         yield
     finally:
+        loop.remove_signal_handler(signal.SIGINT)
         signal.signal(signal.SIGINT, before)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from command_line import ORDERS, Cli
@@ -72,6 +75,19 @@ def test_an_interrupted_run_stays_and_goes_on(cli: Cli) -> None:
     assert flow in err
     cli.ok("send", flow, '"late"')
     assert cli.ok("result", flow).json() == {"got": "late"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are listed in /proc")
+def test_an_interrupt_is_heard_whichever_thread_takes_it(cli: Cli) -> None:
+    cli.file('(defflow main [] (println "ready") (receive))')
+    with cli.popen("run", "orders.flow") as running:
+        assert running.stderr is not None
+        assert running.stderr.readline() == "ready\n"
+        another = max(int(thread.name) for thread in Path(f"/proc/{running.pid}/task").iterdir())
+        assert another != running.pid
+        assert ctypes.CDLL(None).tgkill(running.pid, another, int(signal.SIGINT)) == 0
+        running.communicate(timeout=60)
+    assert running.returncode == 130
 
 
 EACH = [

@@ -5,7 +5,6 @@ In: a store. Out: one line a finding. The one rule: it starts nothing and change
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import os
 import platform
@@ -17,6 +16,7 @@ import click
 from flowmetal import __version__
 from flowmetal.cli.background import log_path
 from flowmetal.cli.exits import DONE, NOT_FOUND
+from flowmetal.cli.interrupts import run_async
 from flowmetal.cli.kernelspec import spec_path
 from flowmetal.cli.options import common_json
 from flowmetal.cli.output import clean, one_line, print_json
@@ -32,7 +32,7 @@ def doctor(store: str | None, as_json: bool) -> int:
     where = resolve(store)
     findings = _environment()
     problems: list[str] = []
-    findings |= {"store": str(where), "chosen_by": _chosen_by(store)} | asyncio.run(_store(where, problems))
+    findings |= {"store": str(where), "chosen_by": _chosen_by(store)} | run_async(_store(where, problems))
     if not findings["kernel"]:
         problems.append("Jupyter does not find the kernel in this environment: flowmetal kernel install")
     if as_json:

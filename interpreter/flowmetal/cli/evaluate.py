@@ -6,7 +6,6 @@ print themselves. The one rule: with `--each` an error is a line like any other,
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any
 import click
 
 from flowmetal.cli.exits import DONE, USAGE, exit_code, outcome_code
+from flowmetal.cli.interrupts import run_async
 from flowmetal.cli.options import client_of, common_json
 from flowmetal.cli.output import print_json, remark
 from flowmetal.cli.run import show_output
@@ -38,7 +38,7 @@ def evaluate(file: str, each: bool, store: str | None, as_json: bool) -> int:
     errors. In memory unless --store is given. What the forms print goes to stderr.
     """
     name, source = _read(file)
-    return asyncio.run(_evaluate(store or ":memory:", name, source, each=each, as_json=as_json))
+    return run_async(_evaluate(store or ":memory:", name, source, each=each, as_json=as_json))
 
 
 def _read(file: str) -> tuple[str, str]:

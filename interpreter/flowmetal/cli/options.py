@@ -6,7 +6,6 @@ line attaches; only `run` and `eval` may host.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from flowmetal.cli.interrupts import run_async
 from flowmetal.client.client import Client
 from flowmetal.client.store_url import StoreUrl, resolve
 
@@ -74,7 +74,7 @@ def with_client(store: str | None, body: Callable[[Client], Coroutine[Any, Any, 
         async with client_of(store, host_here=host_here) as client:
             return await body(client)
 
-    return asyncio.run(run())
+    return run_async(run())
 
 
 TAKES_JSON: Final = {"ignore_unknown_options": True}

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import click
 
 from flowmetal.cli.exits import DONE, INTERRUPTED, TIMED_OUT, outcome_code
+from flowmetal.cli.interrupts import run_async
 from flowmetal.cli.options import TAKES_JSON, common, common_json, json_argument, json_option, with_client
 from flowmetal.cli.output import print_json, remark
 from flowmetal.client.aio import read_source
@@ -42,7 +43,7 @@ def run(file: str, name: str, args: tuple[str, ...], clock: Literal["real", "vir
         raise click.UsageError(
             f"{where} is not there: flowmetal serve --clock virtual makes a store that lives in virtual time (without --store, run has one in memory)"
         )
-    return asyncio.run(_run(where, source, file, name, arguments, clock=clock, as_json=as_json))
+    return run_async(_run(where, source, file, name, arguments, clock=clock, as_json=as_json))
 
 
 async def _run(where: StoreUrl, source: str, file: str, name: str, args: list[Any], *, clock: Literal["real", "virtual"] | None, as_json: bool) -> int:

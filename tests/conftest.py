@@ -92,7 +92,7 @@ def module_stores(request: pytest.FixtureRequest, store_kind: str) -> Iterator[S
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what takes long, unless it is asked for; and with `--store`, what has no store or one of its own."""
+    """Leaves out what takes long, unless it is asked for; and with `--store`, what has no store or one of its own. Files with something slow come first."""
     left_out = [] if LONG else [item for item in items if item.get_closest_marker("long")]
     if config.getoption("store") != "duckdb":
         for item in items:
@@ -104,6 +104,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)  # else, at the end of a run, one process works at them and the others have nothing to do
 
 
 @pytest.hookimpl(wrapper=True)

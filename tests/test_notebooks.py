@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import psutil
 import pytest
 
@@ -39,6 +38,8 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 @each
 def test_a_notebook_runs_and_says_what_it_said(notebook: Path, folder: Path) -> None:
+    import nbformat
+
     if UPDATE:
         save_anew(notebook, folder)
     copy = shutil.copy(notebook, folder)
@@ -54,6 +55,8 @@ def test_a_notebook_runs_and_says_what_it_said(notebook: Path, folder: Path) -> 
 @each
 def test_a_notebook_is_saved_as_it_ran(notebook: Path) -> None:
     """Whoever only looks at it sees all of it: every cell's output, the histories as pictures, no error, no widget's state."""
+    import nbformat
+
     saved = nbformat.read(notebook, as_version=4)
     nbformat.validate(saved)
     code = [cell for cell in saved.cells if cell.cell_type == "code"]
@@ -69,6 +72,7 @@ def test_a_notebook_is_saved_as_it_ran(notebook: Path) -> None:
 
 def save_anew(notebook: Path, folder: Path) -> None:
     """Runs a notebook and writes it back with what it shows."""
+    import nbformat
     from nbclient import NotebookClient
 
     document: Any = nbformat.read(notebook, as_version=4)

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import lab_driver
-import nbformat
 import psutil
 import pytest
 from lab_driver import CHROMIUM, Notebook, browser_page, errors, texts
-from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 import flowmetal
 from flowmetal.client.host_file import lock_holder
@@ -111,6 +109,8 @@ def take_picture(page: Any, waiting: Any) -> None:
 
 
 def test_views_outlive_their_kernel_and_are_pictures_without_one(lab: tuple[str, Path]) -> None:
+    import nbformat
+
     url, folder = lab
     code = ["(defflow waits [] (receive)) (start waits)", "(defflow adds [a b] (+ a b)) (def sum (start adds 1 2)) @sum sum"]
     small = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "flowmetal", "display_name": "Flowmetal", "language": "flowmetal"}})
@@ -134,6 +134,8 @@ def test_views_outlive_their_kernel_and_are_pictures_without_one(lab: tuple[str,
 
 def press_until(button: Any, effect: Any) -> None:
     """Presses a button of a view that is drawn anew about now, until what it does is seen."""
+    from playwright.sync_api import TimeoutError as PlaywrightTimeout
+
     for _ in range(20):
         button.click()
         try:

@@ -62,8 +62,10 @@ REFUSED = [
 ]  # fmt: skip
 MESSAGES = [
     ("SELEC 1", 'syntax error at or near "SELEC"'),
-    ("SELECT * FROM flowz", 'relation "flowz" does not exist'),
-    ("SELECT nam FROM flows", 'column "nam" does not exist'),
+    ("SELECT * FROM flowz", 'relation "flowz" does not exist\nLINE 1: SELECT * FROM flowz\n                      ^'),
+    ("SELECT\n  nam\nFROM flows", 'column "nam" does not exist\nPerhaps you meant to reference the column "flows.name".\nLINE 2:   nam\n          ^'),
+    ("WITH x AS (DELETE FROM flows RETURNING 1) SELECT * FROM x", "only a SELECT is allowed here, not one that writes"),
+    ("SELECT * FROM flows FOR UPDATE", "only a SELECT is allowed here, not FOR UPDATE"),
     ("SELECT 1; SELECT 2", "2 statements"),
     ("DROP VIEW flows", "only a SELECT is allowed here, not DROP"),
     ("SELECT * FROM fm.log", "there is no table fm.log"),
@@ -108,15 +110,15 @@ def test_messages(full: PostgresStore, sql: str, says: str) -> None:
 
 
 def test_types_are_named_as_duckdb_names_them(full: PostgresStore) -> None:
-    sql = "SELECT true, 1::int2, 1, 1::int8, 1.5::float4, 1.5::float8, 1.50, 'x', 'x'::text, '\\xff'::bytea, '{}'::json, '[]'::jsonb, "
-    sql += "DATE '2026-01-31', TIMESTAMPTZ '2026-01-31 09:30Z', INTERVAL '90 s', ARRAY[1, 2], sum(seq) FROM events"
+    sql = "SELECT true, 1::int2, 1, 1::int8, 1.5::float4, 1.5::float8, 1.50::numeric(5,2), 'x', 'x'::text, '\\xff'::bytea, '{}'::json, '[]'::jsonb, "
+    sql += "DATE '2026-01-31', TIMESTAMPTZ '2026-01-31 09:30Z', INTERVAL '90 s', ARRAY[1, 2], sum(seq), avg(seq), 1.5 FROM events"
     result = full.query(sql)
     assert result.types == [
-        "BOOLEAN", "SMALLINT", "INTEGER", "BIGINT", "FLOAT", "DOUBLE", "DECIMAL", "VARCHAR", "VARCHAR", "BLOB", "JSON", "JSON",
-        "DATE", "TIMESTAMP WITH TIME ZONE", "INTERVAL", "INTEGER[]", "DECIMAL",
+        "BOOLEAN", "SMALLINT", "INTEGER", "BIGINT", "FLOAT", "DOUBLE", "DECIMAL(5,2)", "VARCHAR", "VARCHAR", "BLOB", "JSON", "JSON",
+        "DATE", "TIMESTAMP WITH TIME ZONE", "INTERVAL", "INTEGER[]", "HUGEINT", "DOUBLE", "DOUBLE",
     ]  # fmt: skip
     row = result.rows[0]
-    assert (row[6], row[9], row[10], row[12], row[14], row[15], row[16]) == (
+    assert (row[6], row[9], row[10], row[12], row[14], row[15], *row[16:]) == (
         Decimal("1.50"),
         b"\xff",
         "{}",
@@ -124,7 +126,10 @@ def test_types_are_named_as_duckdb_names_them(full: PostgresStore) -> None:
         timedelta(seconds=90),
         [1, 2],
         3,
+        1.5,
+        1.5,
     )
+    assert [type(value) for value in row[16:]] == [int, float, float]
 
 
 def test_parameters_of_every_kind(full: PostgresStore) -> None:
@@ -141,6 +146,14 @@ def test_words_are_cut_as_postgresql_cuts_them() -> None:
     text, values = checked(sql, [1, "\0"])
     assert text == "SELECT a#>>'{b,c}', a #> '{d}', '?', \"?\", $$?$$ -- ?\n, $1   FROM x WHERE y = $2"
     assert values == [1, "\x1a0000"]
+
+
+def test_paths_into_json_are_those_of_duckdb(full: PostgresStore) -> None:
+    document = """'{"a": {"b c": [1, {"d": "x"}]}, "$": 2}'::json"""
+    sql = f"""SELECT {document}->>'$.a."b c"[1].d', {document}->>'$.a."b c"[0]', {document}->'$.a'->>'b c', {document}->>'$', {document}->>'nothing'"""
+    assert full.query(sql).rows == [("x", "1", '[1, {"d": "x"}]', '{"a": {"b c": [1, {"d": "x"}]}, "$": 2}', None)]
+    with pytest.raises(SqlRefused, match="is not understood"):
+        full.query("SELECT data->>'$.a[*]' FROM events")
 
 
 def own(postgres: Server, name: str) -> str:

@@ -8,6 +8,7 @@ the role `flowmetal_reader`, which may read the views and nothing else, where th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any, Final
 
 from flowmetal.store.guard import HINT, MAX_ROWS, TIMEOUT
@@ -24,7 +25,16 @@ TYPES: Final = {
 }  # fmt: skip
 """DuckDB's names of the types."""
 
-_CURSOR: Final = "fm_answer"
+_DECLARE: Final = "DECLARE fm_answer NO SCROLL CURSOR FOR "
+_FETCH: Final = "FETCH FORWARD {} FROM fm_answer"
+
+_HINTS: Final = {
+    "42P01": HINT,  # there is no such table
+    "42883": "Not all of PostgreSQL's SQL is DuckDB's: docs/sql.md has both. JSON is compared as text: column::text.",
+    "0A000": HINT,  # DELETE and its like inside WITH
+    "42501": HINT,
+}
+"""What to do about an error, by the database's code for it."""
 
 
 def run_select(
@@ -46,18 +56,16 @@ def run_select(
     begin = f"BEGIN READ ONLY; SET LOCAL statement_timeout = {max(1, int(seconds * 1000))}; SET LOCAL search_path = {quoted(schema)}; {role}"
     try:
         connection.execute(begin + "SET LOCAL cursor_tuple_fraction = 1")
-        connection.execute(f"DECLARE {_CURSOR} NO SCROLL CURSOR FOR {statement}", values)
-        return result_of(connection, connection.execute(f"FETCH FORWARD {most + 1} FROM {_CURSOR}"), most)
+        connection.execute(_DECLARE + statement, values)
+        return result_of(connection, connection.execute(_FETCH.format(most + 1)), most)
     except psycopg.errors.QueryCanceled as error:
         raise SqlRefused(f"the query took longer than {seconds:g} s and was stopped", hint="Ask for less, or give it more time.") from error
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise SqlRefused(first_line(error), hint=HINT) from error
     except psycopg.OperationalError as error:
         if connection.closed:
             raise
-        raise SqlRefused(_message(error)) from error
+        raise _refused(error, statement) from error
     except (psycopg.Error, ValueError, OverflowError) as error:
-        raise SqlRefused(_message(error)) from error
+        raise _refused(error, statement) from error
     finally:
         if not connection.closed:
             connection.rollback()
@@ -66,14 +74,25 @@ def run_select(
 def result_of(connection: Any, cursor: Any, most: int = MAX_ROWS) -> Result:
     """The answer that a cursor holds, its first rows."""
     rows = cursor.fetchall()
-    types = [_type_name(connection, column.type_code) for column in cursor.description]
-    return Result([column.name for column in cursor.description], types, [_values(row, types) for row in rows[:most]], truncated=len(rows) > most)
+    columns, types = [], []
+    for n, column in enumerate(cursor.description):
+        sql_type, values = _column(_type_name(connection, column.type_code), column, [row[n] for row in rows[:most]])
+        types.append(sql_type)
+        columns.append(values)
+    kept = list(zip(*columns, strict=True)) if columns else [()] * len(rows[:most])
+    return Result([column.name for column in cursor.description], types, kept, truncated=len(rows) > most)
 
 
-def _values(row: tuple[Any, ...], types: list[str]) -> tuple[Any, ...]:
-    return tuple(
-        (from_json(value) if sql_type == "JSON" else from_text(value)) if isinstance(value, str) else value for value, sql_type in zip(row, types, strict=True)
-    )
+def _column(sql_type: str, column: Any, values: list[Any]) -> tuple[str, list[Any]]:
+    """A column's type and values, as DuckDB has them: there a sum of whole numbers is one, and an average a float."""
+    if sql_type == "JSON":
+        return sql_type, [from_json(value) if isinstance(value, str) else value for value in values]
+    if sql_type == "DECIMAL" and column.precision is not None:
+        return f"DECIMAL({column.precision},{column.scale})", [None if value is None else Decimal(value) for value in values]
+    if sql_type == "DECIMAL":
+        whole = any(isinstance(value, int) for value in values) and not any(isinstance(value, Decimal) for value in values)
+        return ("HUGEINT", values) if whole else ("DOUBLE", [None if value is None else float(value) for value in values])
+    return sql_type, [from_text(value) if isinstance(value, str) else value for value in values]
 
 
 def _type_name(connection: Any, oid: int) -> str:
@@ -84,8 +103,21 @@ def _type_name(connection: Any, oid: int) -> str:
     return f"{name}[]" if found.array_oid == oid else name
 
 
-def _message(error: Exception) -> str:
-    """What is wrong, with the database's own hint; not its LINE, which is not the user's."""
+def _refused(error: Exception, statement: str) -> SqlRefused:
+    """What is wrong and where, with the database's own hint."""
     diag = getattr(error, "diag", None)
-    said = [text for text in (getattr(diag, "message_primary", None), getattr(diag, "message_hint", None)) if text]
-    return "\n".join(said) or first_line(error)
+    said = [text for text in (getattr(diag, "message_primary", None), getattr(diag, "message_hint", None)) if text] or [first_line(error)]
+    if said[0].startswith("DECLARE CURSOR must not contain"):
+        said = ["only a SELECT is allowed here, not one that writes"]
+    at = getattr(diag, "statement_position", None)
+    if at is not None and int(at) > len(_DECLARE):
+        said.extend(_mark(statement, int(at) - len(_DECLARE) - 1))
+    return SqlRefused("\n".join(said), hint=_HINTS.get(getattr(error, "sqlstate", None) or ""))
+
+
+def _mark(statement: str, at: int) -> list[str]:
+    """The line with that place in it, and a mark below the place."""
+    before = statement[:at].split("\n")
+    line = statement.split("\n")[len(before) - 1]
+    head = f"LINE {len(before)}: "
+    return [head + line, " " * (len(head) + len(before[-1])) + "^"]

@@ -43,7 +43,8 @@ _TOKEN: Final = re.compile(
     |(?P<other>.)""",
     re.VERBOSE | re.DOTALL,
 )
-_PATH: Final = re.compile(r"'\$((?:\.[A-Za-z0-9_-]+)+)'")
+_PATH: Final = re.compile(r"""'\$((?:\.[A-Za-z0-9_-]+|\."[^'"\\]+"|\[[0-9]+\])*)'""")
+_STEP: Final = re.compile(r"""\.([A-Za-z0-9_-]+|"[^'"\\]+")|\[([0-9]+)\]""")
 
 
 @dataclass(slots=True)
@@ -117,6 +118,8 @@ def _check(tokens: list[Token]) -> None:
             raise SqlRefused(f"there is no table fm.{table or '…'} for queries", hint=HINT)
         if name is not None and (name.startswith("pg_") or (after == "(" and (name in DENIED or name.startswith(DENIED_BEGINNINGS)))):
             raise SqlRefused(f"{name} is not allowed here", hint=HINT)
+        if token.kind == "word" and name == "for" and after.lower() in ("update", "share"):
+            raise SqlRefused(f"only a SELECT is allowed here, not FOR {after.upper()}", hint=HINT)
 
 
 def _translate_paths(tokens: list[Token]) -> None:
@@ -125,10 +128,13 @@ def _translate_paths(tokens: list[Token]) -> None:
     for token in tokens:
         if token.kind == "space":
             continue
-        path = _PATH.fullmatch(token.text) if before is not None and before.kind == "arrow" else None
-        if path is not None and before is not None:
+        if before is not None and before.kind == "arrow" and token.text.startswith(("'$.", "'$[", "'$'")):
+            path = _PATH.fullmatch(token.text)
+            if path is None:
+                hint = "Names and places stand in it: '$.error.type', '$.args[0]', '$.\"a name\"'."
+                raise SqlRefused(f"the path {token.text} is not understood", hint=hint)
             before.text = before.text.replace("-", "#", 1)
-            token.text = "'{" + path[1][1:].replace(".", ",") + "}'"
+            token.text = "'{" + ",".join(name or place for name, place in _STEP.findall(path[1])) + "}'"
         before = token
 
 

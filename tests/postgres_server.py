@@ -21,6 +21,11 @@ import psycopg
 
 USER = "postgres"
 """The server's own superuser; nothing to do with the system's user of that name."""
+PLACES = (Path("/dev/shm"), Path("/tmp"))
+"""Where a server's folder may be: in memory, where a database of hundreds of files is made ten times as fast, else on the disk. Paths are short, as
+that of a socket must be."""
+ROOM = 2 << 30
+"""Bytes that are left in memory for it: it takes less than a quarter of them."""
 
 
 def binaries() -> Path | None:
@@ -38,7 +43,7 @@ class Server:
     def __init__(self, binaries: Path) -> None:
         _sweep()
         self._binaries = binaries
-        self.folder = Path(tempfile.mkdtemp(prefix="fm-pg-", dir="/tmp"))  # a path of a socket is short
+        self.folder = Path(tempfile.mkdtemp(prefix="fm-pg-", dir=_place()))
         self._as: dict[str, Any] = {}
         if os.geteuid() == 0:
             account = _other_than_root()
@@ -57,7 +62,7 @@ class Server:
 
     def start(self) -> None:
         """Starts it. What the machine's own end would lose is not tested, so nothing waits for the disk."""
-        options = f"-k {self.folder} -c listen_addresses='' -c fsync=off -c max_connections=60"
+        options = f"-k {self.folder} -c listen_addresses='' -c fsync=off -c max_wal_size=128MB -c max_connections=60"
         self._run("pg_ctl", "-D", str(self.data), "-w", "-t", "60", "-l", str(self.folder / "log"), "-o", options, "start")
 
     def stop(self, mode: str = "fast") -> None:
@@ -131,9 +136,14 @@ def _database(url: str) -> str:
     return url.partition("?")[0].rpartition("/")[2]
 
 
+def _place() -> Path:
+    memory, disk = PLACES
+    return memory if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM else disk
+
+
 def _sweep() -> None:
     """Ends the servers of runs that were killed."""
-    for owner in Path("/tmp").glob("fm-pg-*/owner"):
+    for owner in (owner for place in PLACES for owner in place.glob("fm-pg-*/owner")):
         if not psutil.pid_exists(int(owner.read_text() or 0)):
             with contextlib.suppress(OSError, ValueError):
                 os.kill(int((owner.parent / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGQUIT)

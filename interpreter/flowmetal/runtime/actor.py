@@ -9,7 +9,6 @@ what had arrived from inside stays in the inbox, who brought it from outside get
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +74,7 @@ class Actor:
         self.engine = engine
         self.flow_id = flow_id
         self.process: Process | None = None
-        self.inbox: deque[Item] = deque()
+        self.inbox: list[Item] = []
         self.gone = False
         """There is no such flow in the store."""
         self.conflicts = 0
@@ -174,8 +173,7 @@ class Actor:
         return self.process
 
     async def _turn(self) -> None:
-        turn = Turn(list(self.inbox))
-        self.inbox.clear()
+        turn, self.inbox = Turn(self.inbox), []
         owned = self.owned
         noticed = [row for item in turn.items for row in item.noticed or ()]
         if self.process is not None and not (owned and (not noticed or noticed[-1].seq <= self.process.seq)):
@@ -205,10 +203,10 @@ class Actor:
             if isinstance(e, StoreConflict) and self.engine.sharing.store is not None and self.conflicts < PATIENCE:
                 self.conflicts += 1
                 self.engine.definitions.stale = True
-                self.inbox.extendleft(reversed(turn.items))
+                self.inbox[:0] = turn.items
                 return
             self._answer(turn, e if isinstance(e, FlowmetalError) else StoreError(f"the commit was not made: {e}"))
-            self.inbox.extendleft(item for item in reversed(turn.items) if item.future is None)
+            self.inbox[:0] = [item for item in turn.items if item.future is None]
             raise
         self.conflicts = 0
         self._answer(turn, None)

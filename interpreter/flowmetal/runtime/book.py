@@ -6,8 +6,7 @@ nothing here is computed by the program, so it is right before a single step was
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flowmetal.lang.persistent import Map
@@ -47,48 +46,48 @@ class Message:
     """Who waits for a reply to it: a flow and its step, true for somebody outside; None where it is no question."""
 
 
+@dataclass(slots=True, eq=False)
 class Book:
     """The state of a flow as its rows tell it."""
 
-    def __init__(self) -> None:
-        self.seq = 0
-        """The last row that is known here."""
-        self.at = 0
-        """The time of the newest row: the flow's own time never goes back."""
-        self.status = "running"
-        self.paused = False
-        self.ended = False
-        self.cancel_asked = False
-        self.begun = True
-        """False while a flow that was started for later waits for its time."""
-        self.open: dict[int, OpenStep] = {}
-        self.receives: dict[int, Any] = {}
-        """Options of the open receives, in the order in which they were asked."""
-        self.mailbox: dict[str, Message] = {}
-        self.delivered: dict[int, Message] = {}
-        """Messages whose receive has its outcome in the log, while the program has not taken it."""
-        self.asked: dict[str, Message] = {}
-        """Questions that were received and have no reply yet."""
-        self.awaits: set[tuple[str, Any]] = set()
-        """Promises of other flows that are waited for: (flow, promise)."""
-        self.children: set[str] = set()
-        """Flows that were started to end with this one."""
-        self.pending: deque[Draft] = deque()
-        """Arrivals that are in the log and not yet taken by the machine."""
-        self.parent_call: tuple[str, int] | None = None
-        """The flow that called this one, and its step."""
-        self.failed = False
-        """It is paused because it has failed."""
-        self.let_fail = False
-        """It has failed, was paused for that, and goes on to its end."""
-        self.terms: dict[str, Any] = {}
-        """What was said of the whole flow at its start: `timeout` (microseconds), `on_failure`; of a fork, its `forks` and how many are `taken`."""
-        self.stepping = False
-        """It goes on for one step, and is paused again."""
-        self.old = 0
-        """Arrivals up to this row were taken before it was paused last."""
-        self.rows_since_snapshot = 0
-        self.snapshot_size = 0
+    seq: int = 0
+    """The last row that is known here."""
+    at: int = 0
+    """The time of the newest row: the flow's own time never goes back."""
+    status: str = "running"
+    paused: bool = False
+    ended: bool = False
+    cancel_asked: bool = False
+    begun: bool = True
+    """False while a flow that was started for later waits for its time."""
+    open: dict[int, OpenStep] = field(default_factory=dict)
+    receives: dict[int, Any] = field(default_factory=dict)
+    """Options of the open receives, in the order in which they were asked."""
+    mailbox: dict[str, Message] = field(default_factory=dict)
+    delivered: dict[int, Message] = field(default_factory=dict)
+    """Messages whose receive has its outcome in the log, while the program has not taken it."""
+    asked: dict[str, Message] = field(default_factory=dict)
+    """Questions that were received and have no reply yet."""
+    awaits: set[tuple[str, Any]] = field(default_factory=set)
+    """Promises of other flows that are waited for: (flow, promise)."""
+    children: set[str] = field(default_factory=set)
+    """Flows that were started to end with this one."""
+    pending: list[Draft] = field(default_factory=list)
+    """Arrivals that are in the log and not yet taken by the machine."""
+    parent_call: tuple[str, int] | None = None
+    """The flow that called this one, and its step."""
+    failed: bool = False
+    """It is paused because it has failed."""
+    let_fail: bool = False
+    """It has failed, was paused for that, and goes on to its end."""
+    terms: dict[str, Any] = field(default_factory=dict)
+    """What was said of the whole flow at its start: `timeout` (microseconds), `on_failure`; of a fork, its `forks` and how many are `taken`."""
+    stepping: bool = False
+    """It goes on for one step, and is paused again."""
+    old: int = 0
+    """Arrivals up to this row were taken before it was paused last."""
+    rows_since_snapshot: int = 0
+    snapshot_size: int = 0
 
     def note(self, draft: Draft) -> None:
         """Takes one row of the log, in order."""
@@ -114,7 +113,7 @@ class Book:
 
     def _continued(self, draft: Draft) -> None:
         """A new run: what the old one had not taken is over, but for a cancel. Rows before this one gave back messages that it had not taken."""
-        self.pending = deque(d for d in self.pending if d.kind == kinds.CANCEL_REQUESTED)
+        self.pending = [d for d in self.pending if d.kind == kinds.CANCEL_REQUESTED]
         self.delivered.clear()
 
     def _requested(self, draft: Draft) -> None:

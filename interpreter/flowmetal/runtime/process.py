@@ -7,6 +7,7 @@ is compared with what is recorded, and only what is new comes out.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,6 +37,10 @@ Supply = Callable[["Process", Request], Any]
 
 class Process(Book):
     """A flow that is being run, or rebuilt."""
+
+    __slots__ = (
+        "defines_recorded", "definitions", "flow_id", "hold", "last_taken", "machine", "marks_recorded", "output", "state", "steps_recorded", "supply",
+    )  # fmt: skip
 
     def __init__(self, definitions: Definitions, flow_id: str, supply: Supply) -> None:
         super().__init__()
@@ -110,7 +115,8 @@ class Process(Book):
 
     def release(self) -> None:
         """Gives up the machine: it and the process hold each other, and both would stay until the next collection of garbage."""
-        self.__dict__.pop("machine", None)
+        with contextlib.suppress(AttributeError):  # one that was never begun has none
+            del self.machine
 
     def record(self, drafts: list[Draft]) -> None:
         """Rows to rebuild from: what the program will ask for again, then as the book takes them."""
@@ -146,7 +152,7 @@ class Process(Book):
         machine.outbox = []
         while fuel > 0 and self.runnable:
             if not self.state.ready:
-                self._take(self.pending.popleft())
+                self._take(self.pending.pop(0))
             machine.hold = (self.hold or self.terms.get("on_failure") == "pause") and not self.let_fail
             try:
                 left = machine.run(1 if self.stepping else fuel)
@@ -165,7 +171,7 @@ class Process(Book):
         """One transition of the machine, and no more; false when there is nothing to compute. What it asks for is not looked at."""
         while self.runnable:
             if not self.state.ready:
-                self._take(self.pending.popleft())
+                self._take(self.pending.pop(0))
             elif self.machine.run(1) == 0:
                 return True
         return False

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import selectors
+import socket
 import threading
 from collections.abc import Callable, Collection
 from typing import Any, Final
@@ -79,13 +81,16 @@ class Listener:
         self._url, self._me = url, me
         self._calls = {schema.NOTIFY: on_news, schema.CHANGED: on_change, schema.OFFERED: on_offer, schema.ROOM: on_room}
         self._ending = threading.Event()
+        self._woken, self._waking = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="flowmetal-listener", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Ends the thread."""
         self._ending.set()
+        self._waking.close()
         self._thread.join()
+        self._woken.close()
 
     def _run(self) -> None:
         while not self._ending.is_set():
@@ -101,7 +106,11 @@ class Listener:
                 self._ending.wait(1.0)
 
     def _hear(self, connection: Any) -> None:
-        while not self._ending.is_set():
-            for sign in connection.notifies(timeout=0.5):
-                if sign.payload != self._me:
-                    self._calls[sign.channel]()
+        with selectors.DefaultSelector() as readable:
+            for each in (connection, self._woken):
+                readable.register(each, selectors.EVENT_READ)
+            while not self._ending.is_set():
+                for sign in connection.notifies(timeout=0):  # what has come already; an end of the connection is an error here
+                    if sign.payload != self._me:
+                        self._calls[sign.channel]()
+                readable.select()

@@ -5,7 +5,9 @@ The one rule: an interpreter is dead for the others once its row is gone, and wh
 transaction; so what a dead one wrote is there before anybody takes its place, and what it sends later is refused.
 
 An interpreter whose connection is gone may be on its way back: it is given `GRACE` from its last sign of life. After the server
-itself has begun anew, when nobody could give one, all have a whole lease from then on.
+itself has begun anew, when nobody could give one, all have a whole lease from then on. One whose process is known to be over, and whose
+connection is gone, is not waited for: only an interpreter on the same machine can know (`own_process`). That it was wrong would cost time,
+and no more: the removal fences the other off as any other does.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import threading
 from collections.abc import Callable, Collection
 from typing import Any, Final
 
+from flowmetal.store import own_process
 from flowmetal.store import postgres_schema as schema
 from flowmetal.store.postgres_open import dial, driver
 from flowmetal.store.protocol import StoreError
@@ -28,15 +31,17 @@ log = logging.getLogger("flowmetal.store")
 GRACE: Final = 2
 """Seconds since its last sign of life within which one without a connection may come back; more than `balance` is called at least."""
 _LEASE: Final = f"interval '{schema.LEASE_SECONDS} seconds'"
-ALIVE: Final = f"""(i.until > now() AND (i.until > now() + {_LEASE} - interval '{GRACE} seconds' OR EXISTS (SELECT FROM pg_stat_activity a
-    WHERE a.pid = i.backend AND coalesce(a.backend_start = i.backend_start, true)))
+CONNECTED: Final = "EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = i.backend AND coalesce(a.backend_start = i.backend_start, true))"
+ALIVE: Final = f"""(i.until > now() AND (i.until > now() + {_LEASE} - interval '{GRACE} seconds' OR {CONNECTED})
     OR i.backend_start < pg_postmaster_start_time() AND now() < pg_postmaster_start_time() + {_LEASE})"""
 """Whether an interpreter has its shares. When a connection began is hidden from other users: they wait for the lease to run out."""
 
 RENEW: Final = f"UPDATE fm.interpreters SET until = {schema.UNTIL} WHERE id = $1 AND fence = $2 RETURNING 1"
 _GIVE_UP: Final = "UPDATE fm.shares SET owner = NULL, lost = false WHERE owner = $1 AND n = ANY($2::integer[]) RETURNING n"
+_LEFT: Final = f"SELECT i.id, i.process FROM fm.interpreters i WHERE i.id <> $1 AND i.process IS NOT NULL AND NOT {CONNECTED}"
 _BURY: Final = f"""DELETE FROM fm.interpreters WHERE id IN
-    (SELECT i.id FROM fm.interpreters i WHERE i.id <> $1 AND NOT {ALIVE} ORDER BY i.id FOR UPDATE SKIP LOCKED) RETURNING id"""
+    (SELECT i.id FROM fm.interpreters i WHERE i.id <> $1 AND (NOT {ALIVE} OR i.id = ANY($2::text[]) AND NOT {CONNECTED})
+    ORDER BY i.id FOR UPDATE SKIP LOCKED) RETURNING id"""
 _FREE: Final = """UPDATE fm.shares SET owner = NULL, lost = true WHERE n IN (SELECT s.n FROM fm.shares s WHERE s.owner IS NOT NULL
     AND NOT EXISTS (SELECT FROM fm.interpreters i WHERE i.id = s.owner) ORDER BY s.n FOR UPDATE SKIP LOCKED)"""
 _COUNT: Final = "SELECT (SELECT count(*) FROM fm.interpreters), (SELECT count(*) FROM fm.shares WHERE owner = $1)"
@@ -59,7 +64,8 @@ def balance(connection: Any, me: str, fence: int, given_up: Collection[int]) -> 
         if connection.execute(RENEW, (me, str(fence))).fetchone() is None:
             return None
         changed = bool(given_up) and bool(connection.execute(_GIVE_UP, (me, sorted(given_up))).fetchall())
-        changed |= bool(connection.execute(_BURY, (me,)).fetchall())
+        over = [who for who, process in connection.execute(_LEFT, (me,)).fetchall() if own_process.is_over(process)]
+        changed |= bool(connection.execute(_BURY, (me, over)).fetchall())
         connection.execute(_FREE)
         connection.execute(_LAPSE)
         members, have = connection.execute(_COUNT, (me,)).fetchone()

@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Collection
 from typing import Any, Final
 
+from flowmetal.store import own_process
 from flowmetal.store import postgres_members as members
 from flowmetal.store import postgres_schema as schema
 from flowmetal.store.postgres_open import dial, driver, get_meta, prepare
@@ -32,10 +33,10 @@ COME_BACK_SECONDS: Final = 60.0
 
 _GOING: Final = ("57P01", "57P02", "57P03")
 """What a server says that ends: the connection is about to close."""
-_HOSTS: Final = f"SELECT host, {members.ALIVE} FROM fm.interpreters i ORDER BY since DESC"
+_HOSTS: Final = f"SELECT host, {members.ALIVE}, {members.CONNECTED}, process FROM fm.interpreters i ORDER BY since DESC"
 _MINE: Final = "FROM pg_stat_activity WHERE pid = pg_backend_pid()"
-_ENTER: Final = f"""INSERT INTO fm.interpreters (id, fence, commits, until, backend, backend_start)
-    SELECT $1, 1, 0, {schema.UNTIL}, pid, backend_start {_MINE} RETURNING backend_start"""
+_ENTER: Final = f"""INSERT INTO fm.interpreters (id, fence, commits, until, backend, backend_start, process)
+    SELECT $1, 1, 0, {schema.UNTIL}, pid, backend_start, $2::text {_MINE} RETURNING backend_start"""
 _RAISE: Final = f"""UPDATE fm.interpreters SET fence = fence + 1, until = {schema.UNTIL}, backend = pg_backend_pid(),
     backend_start = (SELECT backend_start {_MINE}) WHERE id = $1 RETURNING fence, commits, backend_start"""
 _CUT: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2"
@@ -106,7 +107,7 @@ class Session:
 
     def _enter(self) -> None:
         with self.connection.transaction():
-            began = self.connection.execute(_ENTER, (self.id,)).fetchone()[0]
+            began = self.connection.execute(_ENTER, (self.id, own_process.identity())).fetchone()[0]
             self.connection.execute(members.CHANGE, (schema.CHANGED, self.id))
         self._backend = (self.connection.info.backend_pid, began)
 
@@ -130,7 +131,8 @@ def hosts(url: str) -> tuple[bool, list[tuple[str, bool]]]:
     with contextlib.closing(dial(url)) as connection:
         if connection.execute("SELECT to_regclass('fm.interpreters') IS NULL").fetchone()[0]:
             return False, []
-        found = connection.execute(_HOSTS).fetchall()
+        rows = connection.execute(_HOSTS).fetchall()
+    found = [(host, alive and (connected or not own_process.is_over(process))) for host, alive, connected, process in rows]
     return any(alive for _, alive in found), [(host, alive) for host, alive in found if host is not None]
 
 

@@ -27,6 +27,8 @@ UNSURE = frozenset({kw("flow/timeout"), kw("http/timeout"), kw("effect/interrupt
 class Fibers:
     """The fibers and promises of one flow's state."""
 
+    __slots__ = ("fiber", "outbox", "state")
+
     def __init__(self, state: State) -> None:
         self.state = state
         self.outbox: list[Action] = []

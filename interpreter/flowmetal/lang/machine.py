@@ -50,6 +50,8 @@ UNDOABLE = frozenset({"foreign", "call", "sh", "sql/query"})
 class Machine(Fibers):
     """Runs one flow's state. `next_form` compiles the next form of a cell."""
 
+    __slots__ = ("admit", "definitions", "hold", "next_form", "origin", "stop_at", "supply", "tiers")
+
     def __init__(
         self, definitions: Definitions, state: State, supply: Callable[[Request], Any],
         next_form: Callable[[State], Closure | None] | None = None, admit: Callable[[Request], None] | None = None,

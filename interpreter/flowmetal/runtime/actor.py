@@ -70,6 +70,8 @@ class Turn:
 class Actor:
     """A flow in memory."""
 
+    __slots__ = ("conflicts", "engine", "flow_id", "gone", "inbox", "process")
+
     def __init__(self, engine: Engine, flow_id: str) -> None:
         self.engine = engine
         self.flow_id = flow_id

@@ -53,7 +53,7 @@ from flowmetal.store.writer import CommitWriter, InlineWriter, Writer
 
 FUEL = 20_000
 """Transitions in one slice: a few milliseconds, after which others have their turn."""
-RESIDENT = 64
+RESIDENT = 48
 """Flows that wait and whose state is kept in memory, so that the next arrival finds it there."""
 REST_SECONDS = 10.0
 """How long it is kept."""

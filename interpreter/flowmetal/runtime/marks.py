@@ -38,6 +38,8 @@ TRUNCATED = "\n[what the flow prints from here on is not kept: it is over 1 MiB]
 class Recorded:
     """How many rows of each kind the log holds that re-execution has not come to yet."""
 
+    __slots__ = ("left",)
+
     def __init__(self, left: Mapping[str, int] | None = None) -> None:
         self.left: Counter[str] = Counter(left or {})
 

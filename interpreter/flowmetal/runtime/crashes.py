@@ -35,6 +35,8 @@ class CrashWatch:
         self.watched: dict[str, int] = {}
         """The flows, and the crashes in a row at which each was computing."""
         self._on_disk: dict[str, int] = {}
+        self._counting: dict[str, int] = {}
+        """Flows that are being taken up, with the crash that is counted: what comes after may fail, and is then done again."""
         self._changed: set[str] = set()
         """Where counts are to be written."""
         self._current: asyncio.Task[StoreError | None] | None = None
@@ -54,7 +56,8 @@ class CrashWatch:
         for place in sorted({self._place(flow_id) for flow_id in running}):
             known: str | None = await call(store.get_meta, place)
             before |= json.loads(known or "{}")
-        counts = {flow_id: before.get(flow_id, 0) + 1 for flow_id in running}  # one that was not watched may have been computing
+        now = {flow_id: before.get(flow_id, 0) + 1 for flow_id in running}  # one that was not watched may have been computing
+        counts = {flow_id: self._counting.setdefault(flow_id, count) for flow_id, count in now.items()}
         enough = [flow_id for flow_id, count in counts.items() if count >= ENOUGH]
         watched = {flow_id: count for flow_id, count in counts.items() if count < ENOUGH}
         self.watched |= watched
@@ -62,6 +65,10 @@ class CrashWatch:
         self._changed |= {self._place(flow_id) for flow_id in counts}
         await self._save()
         return enough
+
+    def opened(self) -> None:
+        """All of these flows are taken up."""
+        self._counting.clear()
 
     def _place(self, flow_id: str) -> str:
         return _COUNTS if self.engine.sharing.store is None else f"{_COUNTS}/{share_of(flow_id)}"

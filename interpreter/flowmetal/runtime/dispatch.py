@@ -215,7 +215,7 @@ class Dispatcher:
         """A call that is to be undone is wanted no more: it is withdrawn if it was not sent yet, else its outcome is awaited."""
         if (flow_id, step) in self.calls:
             return
-        lapsed = self.engine.foreign.call_off(flow_id, step)
+        lapsed = self.engine.foreign.call_off(flow_id, step, was_sent)
         if lapsed is None:
             return
         self.engine.queues.drop(flow_id, step, withdrawn=True)

@@ -128,6 +128,7 @@ class Offers:
             if key in await self.take_back([task]):
                 self.engine.dispatcher.call_off(*key)
             else:
+                task.lapsed = True  # if whoever has it says nothing more, it may have happened
                 self.engine.foreign.unready(task)
 
     # Guests
@@ -286,7 +287,7 @@ class Offers:
                         left[name, queue] -= 1
                         poller.event.set()
                         break
-        elsewhere = [key for key, task in self.out.items() if task.name in names and not desk.is_ready(task)]
+        elsewhere = [key for key, task in self.out.items() if (task.name in names or task.called_off) and not desk.is_ready(task)]
         await self._compare(table, elsewhere)
         for each in await call(table.lapsed, self.engine.sharing.mine):
             await self._lapsed(table, each)
@@ -324,7 +325,9 @@ class Offers:
                 self._again(task)
             elif offer.lease is not None:
                 self.engine.foreign.unready(task)
-            elif not task.called_off:
+            elif task.called_off:  # a worker elsewhere had it, and has no more
+                await self.call_off(task)
+            else:
                 self.engine.foreign.ready_again(task)
 
     def _again(self, task: Task) -> None:

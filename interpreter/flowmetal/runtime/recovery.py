@@ -36,7 +36,7 @@ async def recover(engine: Engine, shares: frozenset[int], lost: frozenset[int]) 
     """Takes up what was open in these shares when they had no interpreter; `lost` are those whose last one crashed."""
     call, store = engine.writer.call, engine.store
     running = [flow_id for flow_id in await call(store.open_flows, "running") if share_of(flow_id) in shares]
-    poisoned = await engine.crashes.open(running, shares, lost)
+    poisoned = await engine.crashes.open(running, shares, lost)  # counted once, however often what follows has to be done again
     await engine.queues.recover(shares)
     timers, rows = await call(_open, store, frozenset(engine.dispatcher.desks), shares)
     for due, flow_id, step in timers:
@@ -49,6 +49,7 @@ async def recover(engine: Engine, shares: frozenset[int], lost: frozenset[int]) 
             engine.put(flow_id, _pause_for_crashes())
         else:
             engine.actor(flow_id).poke()
+    engine.crashes.opened()
 
 
 def take_up(engine: Engine, rows: Iterable[Row]) -> None:
@@ -81,12 +82,24 @@ def _again(engine: Engine, row: Row) -> Any:
         load = loader(engine.definitions.registry)
         made = [to_draft(r, load) for r in rows if r.step == row.step and r.seq > row.seq]
         attempts = [draft for draft in made if draft.kind != kinds.EFFECT_CANCELLING]
+        if await _is_over(engine, row):
+            engine.dispatcher.let_go(row.flow_id, row.step or 0)
+            return
         if row.step is not None and not engine.dispatcher.has(row.flow_id, row.step):
             engine.dispatcher.begin(row.flow_id, history.run_of(rows, row), to_draft(row, load), attempts)
             if len(attempts) < len(made):
                 engine.dispatcher.call_off(row.flow_id, row.step, was_sent=True)
 
     return again
+
+
+async def _is_over(engine: Engine, row: Row) -> bool:
+    """Whether another interpreter, whose worker had the call, has written its outcome since the request was read. What it writes from
+    now on is news, and comes after what is begun now."""
+    if engine.sharing.store is None:
+        return False
+    outcomes = await engine.writer.ask(engine.wakes.outcomes, (row.flow_id, row.seq)) or []
+    return any(each.step == row.step for each in outcomes)
 
 
 def child_of(engine: Engine, parent: str, step: int, child: str) -> Any:

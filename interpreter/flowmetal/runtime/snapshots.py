@@ -106,6 +106,14 @@ class Wakes:
         """For each flow its first row and its attempts: what an open request is sent again by."""
         return self._store.rows_of(dict.fromkeys(flow_ids, 0), SENDINGS)
 
+    def outcomes(self, asked: list[tuple[str, int]]) -> dict[tuple[str, int], list[Row]]:
+        """For each flow and place in its log the outcomes of steps after that."""
+        after: dict[str, int] = {}
+        for flow_id, seq in asked:
+            after[flow_id] = min(seq, after.get(flow_id, seq))
+        rows = self._store.rows_of(after, kinds.CLOSING_STEP)
+        return {(flow_id, seq): [row for row in rows.get(flow_id, ()) if row.seq > seq] for flow_id, seq in asked}
+
 
 def renew(process: Process) -> None:
     """Makes the machine's state anew from its encoding, as a restart would; for simulations."""

@@ -113,6 +113,7 @@ class Tasks(Leases):
         """The step has its outcome, or is `withdrawn`: it is offered to nobody any more."""
         task = self.open.pop((flow_id, step), None)
         if task is None:
+            self.offers.forget((flow_id, step))
             return
         self.unready(task)
         self.engine.timers.discard(flow_id, -step)
@@ -123,12 +124,13 @@ class Tasks(Leases):
         elif lease is not None and not lease.answered:
             self.end(lease)
 
-    def call_off(self, flow_id: str, step: int) -> bool | None:
+    def call_off(self, flow_id: str, step: int, was_sent: bool) -> bool | None:
         """A call is not to be made any more: None while a worker has it, whose answer is awaited; else whether one had it once."""
         task = self.open.get((flow_id, step))
         if task is None:
             return False
         task.called_off = True
+        task.lapsed |= was_sent
         if task.lease is not None:
             return None
         if (flow_id, step) in self.offers.out:

@@ -20,6 +20,12 @@ from flowmetal.store.protocol import Faults, Store
 KINDS = ("duckdb", "postgresql")
 """What `--store` may be."""
 
+
+def named(store: StoreUrl) -> dict[str, str]:
+    """What names the store to a program in whose folder its file would stand, and which looks for it there."""
+    return {} if store.kind == "duckdb" else {"FLOWMETAL_STORE": store.url}
+
+
 several = pytest.mark.stores("memory", "duckdb", "postgresql")
 """Runs on each of them, every time."""
 both = pytest.mark.stores(*KINDS)
@@ -39,11 +45,18 @@ class Stores:
 
     def at(self, path: Path) -> StoreUrl:
         """The store that stands for this file: the file, or a database that is the same one whenever it is asked for."""
+        if self.kind == "memory":
+            return resolve(":memory:")
         if self._server is None:
             return store_at(path)
         if path not in self._urls:
             self._urls[path] = resolve(self._server.store(), environ={})
         return self._urls[path]
+
+    def quick_at(self) -> StoreUrl:
+        """A new store that one program opens, once: for DuckDB the one in memory, which is a DuckDB too."""
+        self._quick += 1
+        return self.at(Path(f"quick-{self._quick}")) if self.kind == "postgresql" else resolve(":memory:")
 
     def open(self, path: Path, faults: Faults | None = None) -> Store:
         """The store behind `at(path)`, without an interpreter."""

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from forks import Forks
-from processes import store_at
+from stores import Stores, named
 
 from flowmetal.client.host_file import lock_holder
+from flowmetal.client.store_url import StoreUrl
 
 ORDERS = """\
 (defflow main [] (+ 1 2))
@@ -41,14 +42,20 @@ class Done:
 
 
 class Cli:
-    """Runs `flowmetal …` in a folder."""
+    """Runs `flowmetal …` in a folder: on the file that it finds there, or on the store that the environment names."""
 
-    def __init__(self, folder: Path, forks: Forks) -> None:
+    def __init__(self, folder: Path, forks: Forks, stores: Stores) -> None:
         self.folder = folder
-        self.store = store_at(folder / "flowmetal.duckdb")
+        self.stores = stores
+        self.store = self.at("flowmetal.duckdb")
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("FLOWMETAL_")}
         self.env["FLOWMETAL_HOME"] = str(folder / "home")
+        self.env |= named(self.store)
         self._forks = forks
+
+    def at(self, name: str) -> StoreUrl:
+        """The store that stands for a file in the folder."""
+        return self.stores.at(self.folder / name)
 
     def command(self, *args: str) -> list[str]:
         return [sys.executable, "-m", "flowmetal", *args]

@@ -8,12 +8,13 @@ import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pytest
 from command_line import Cli, Done
+from forks import Forks
 from processes import end_host
+from stores import Stores
 
 PROGRAM = """\
 (defflow add [a b] (+ a b))
@@ -21,13 +22,13 @@ PROGRAM = """\
 (defflow nests [depth] (loop [n 0 v []] (if (= n depth) v (recur (inc n) [v]))))
 """
 DEEP = 10_000
-FACTS = """SELECT (SELECT list(DISTINCT name ORDER BY name) FROM definitions WHERE ns = 'user') AS names,
+FACTS = """SELECT (SELECT array_agg(DISTINCT name ORDER BY name) FROM definitions WHERE ns = 'user') AS names,
     (SELECT count(*) FROM flows WHERE finished_at IS NULL) AS open"""
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, forks: Any) -> Iterator[Cli]:
-    cli = Cli(tmp_path_factory.mktemp("bad"), forks)
+def store(tmp_path_factory: pytest.TempPathFactory, forks: Forks, module_stores: Stores) -> Iterator[Cli]:
+    cli = Cli(tmp_path_factory.mktemp("bad"), forks, module_stores)
     cli.ok("load", cli.file(PROGRAM))
     yield cli
     flow = cli.ok("start", "add", "20", "22").out.strip()
@@ -122,7 +123,7 @@ def test_data_that_a_flow_nests_deep_is_kept(cli: Cli) -> None:
         ("INSERT INTO events VALUES (1)", ("only a SELECT", "INSERT")),
         ("UPDATE flows SET status = 'x'", ("only a SELECT",)),
         ("COPY flows TO 'stolen.csv'", ("only a SELECT", "COPY")),
-        ("SELECT * FROM read_text('/etc/passwd')", ("read_text", "not allowed")),
+        ("SELECT * FROM read_text('/etc/passwd')", ("read_text",)),
         ("SELECT * FROM '/etc/passwd'", ()),
         ("SELECT * FROM 'other.parquet'", ()),
         ("ATTACH 'other.duckdb'", ("only a SELECT", "ATTACH")),
@@ -160,6 +161,7 @@ def test_a_store_that_is_a_folder(cli: Cli, command: list[str]) -> None:
 GARBAGE = {"text": b"not a database\n" * 1000, "short": b"\x00" * 5, "nearly": b"\x00" * 8 + b"DUCK" + random.Random(1).randbytes(20_000)}
 
 
+@pytest.mark.one_store("a file of garbage is no database of a server")
 @pytest.mark.parametrize("kind", GARBAGE)
 def test_a_store_file_of_garbage_stays_as_it_is(cli: Cli, tmp_path: Path, kind: str) -> None:
     file = tmp_path / "garbage.duckdb"
@@ -169,6 +171,7 @@ def test_a_store_file_of_garbage_stays_as_it_is(cli: Cli, tmp_path: Path, kind: 
     assert file.read_bytes() == GARBAGE[kind]
 
 
+@pytest.mark.one_store("files of other databases")
 def test_a_database_of_another_kind_is_named(cli: Cli, tmp_path: Path) -> None:
     file = tmp_path / "other.duckdb"
     with sqlite3.connect(file) as database:

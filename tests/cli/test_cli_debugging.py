@@ -9,6 +9,7 @@ import pytest
 from command_line import Cli
 from forks import Forks
 from processes import end_host
+from stores import Stores
 
 SOURCE = """\
 (def courier (atom :closed))
@@ -36,8 +37,8 @@ SOURCE = """\
 
 
 @pytest.fixture(scope="module")
-def cli(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> object:
-    cli = Cli(tmp_path_factory.mktemp("debugging"), forks)
+def cli(tmp_path_factory: pytest.TempPathFactory, forks: Forks, module_stores: Stores) -> object:
+    cli = Cli(tmp_path_factory.mktemp("debugging"), forks, module_stores)
     cli.ok("load", cli.file(SOURCE, "debugging.flow"))
     yield cli
     end_host(cli.store)

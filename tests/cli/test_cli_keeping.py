@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from command_line import ORDERS, Cli
 
 
+@pytest.mark.one_store("a backup of PostgreSQL is its own tools' business")
 def test_a_backup_of_a_store_that_is_served_opens_as_a_store(cli: Cli) -> None:
     cli.ok("load", cli.file(ORDERS))
     flow = cli.ok("start", "add", "1", "2").out.strip()

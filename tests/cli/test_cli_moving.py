@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 from command_line import ORDERS, Cli
-from processes import end_host, store_at
+from processes import end_host
 
 
 def test_flows_move_from_one_store_to_another(cli: Cli) -> None:
     cli.ok("load", cli.file(ORDERS))
     waits, done = cli.ok("start", "waits").out.strip(), cli.ok("start", "main").out.strip()
     cli.ok("result", done)
-    there = ("--store", "other.duckdb")
+    there = ("--store", cli.at("other.duckdb").url)
     assert sorted(cli.ok("export", waits, done, "-o", "f.flowlog").out.splitlines()) == sorted([f"{waits} moved", f"{done} exported"])
     file = cli.folder / "f.flowlog"
     assert file.stat().st_mode & 0o777 == 0o600
@@ -41,7 +41,7 @@ def test_flows_move_from_one_store_to_another(cli: Cli) -> None:
         assert cli("export", "nobody", "-o", "g.flowlog").code == 3
         assert not (cli.folder / "g.flowlog").exists()
     finally:
-        end_host(store_at(cli.folder / "other.duckdb"))
+        end_host(cli.at("other.duckdb"))
 
 
 def test_python_says_what_moved(cli: Cli) -> None:
@@ -49,7 +49,7 @@ def test_python_says_what_moved(cli: Cli) -> None:
     flow = cli.ok("start", "naps").out.strip()
     program = f"""
 import flowmetal, json
-with flowmetal.open("flowmetal.duckdb") as fm:
+with flowmetal.open({cli.store.url!r}) as fm:
     print(json.dumps(fm.flow({flow!r}).export("n.flowlog")))
 with flowmetal.open(":memory:") as fm:
     (flow,) = fm.import_flows("n.flowlog")

@@ -12,6 +12,7 @@ from command_line import Cli, Done
 from forks import Forks
 from postgres_server import Server
 from processes import end_host, store_at
+from stores import Stores
 from test_cli_serve import listening
 
 from flowmetal.client.host_file import lock_holder
@@ -24,7 +25,7 @@ PROGRAM = "(defflow kid [n] (* n 2)) (defflow main [n] {:twice (kid n)}) (defflo
 def there(postgres: Server, tmp_path: Path, forks: Forks) -> Iterator[Cli]:
     """The command line with a store in PostgreSQL, whose URL has a password."""
     url = postgres.store()
-    cli = Cli(tmp_path, forks)
+    cli = Cli(tmp_path, forks, Stores("duckdb", None))
     cli.store = resolve(url.replace("//postgres@", "//postgres:hunter2@"), environ={})
     cli.env["FLOWMETAL_STORE"] = cli.store.url
     cli.file(PROGRAM)

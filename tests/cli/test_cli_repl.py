@@ -21,16 +21,16 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output.vt100 import Vt100_Output
+from stores import Stores
 
 from flowmetal.cli.repl import NameCompleter, Repl, is_complete
 from flowmetal.client.host import Host, HostOptions
 from flowmetal.client.local import LocalClient
-from flowmetal.client.store_url import resolve
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[LocalClient]:
-    host = Host(resolve(":memory:"), None, HostOptions()).start()
+def client(module_stores: Stores) -> Iterator[LocalClient]:
+    host = Host(module_stores.quick_at(), None, HostOptions()).start()
     yield LocalClient(host, by="test")
     host.stop()
 

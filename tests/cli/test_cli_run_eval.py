@@ -182,8 +182,8 @@ def test_eval_is_in_memory_whatever_the_environment_says(cli: Cli) -> None:
 
 
 def test_eval_in_a_store(cli: Cli) -> None:
-    cli.ok("eval", "--store", "flowmetal.duckdb", input="(def kept 5)")
-    assert cli.ok("eval", "--store", "flowmetal.duckdb", "--each", input="kept (inc kept)").out == "5\n6\n"
+    cli.ok("eval", "--store", cli.store.url, input="(def kept 5)")
+    assert cli.ok("eval", "--store", cli.store.url, "--each", input="kept (inc kept)").out == "5\n6\n"
 
 
 def test_eval_waits_for_what_flows_wait_for(cli: Cli) -> None:

@@ -16,6 +16,8 @@ import pytest
 from command_line import ORDERS, Cli
 from processes import free_port, has_ended, kill, wait_until_ended
 
+from flowmetal.client.host_file import HostInfo
+
 
 def listening(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
@@ -31,11 +33,12 @@ def test_serve_ends_in_order(cli: Cli, number: signal.Signals) -> None:
         url = listening(serving)
         with urllib.request.urlopen(url + "/healthz") as answer:
             assert answer.status == 200
-        assert json.loads(cli.store.beside(".host").read_text())["pid"] == serving.pid
+        said = HostInfo.read(cli.store)
+        assert said is not None and said.pid == serving.pid
         serving.send_signal(number)
         out, err = serving.communicate(timeout=60)
     assert (serving.returncode, out, err) == (0, "", "")
-    assert not cli.store.beside(".host").exists()
+    assert HostInfo.read(cli.store) is None
     assert cli.host_pid() is None
 
 
@@ -57,13 +60,21 @@ def test_commands_attach_to_serve(cli: Cli) -> None:
         flow = cli.ok("start", "main").out.strip()
         assert cli.ok("result", flow).out == "3\n"
         assert cli.host_pid() == serving.pid
-        second = cli("serve", "--port", "0")
-        assert (second.code, second.out) == (3, "")
-        assert str(serving.pid) in second.err
         assert cli.ok("stop").code == 0
         serving.communicate(timeout=60)
         assert serving.returncode == 0
     assert "nobody" in cli.ok("stop").err
+
+
+@pytest.mark.one_store("any number of interpreters share a store in PostgreSQL")
+def test_a_file_has_one_host(cli: Cli) -> None:
+    with cli.popen("serve", "--port", "0") as serving:
+        listening(serving)
+        second = cli("serve", "--port", "0")
+        assert (second.code, second.out) == (3, "")
+        assert str(serving.pid) in second.err
+        serving.terminate()
+        serving.communicate(timeout=60)
 
 
 def test_the_port_is_kept(cli: Cli) -> None:
@@ -81,7 +92,8 @@ def test_the_port_is_kept(cli: Cli) -> None:
         serving.terminate()
         serving.communicate()
     cli.ok("ps")
-    assert json.loads(cli.store.beside(".host").read_text())["url"] == f"http://127.0.0.1:{other}"
+    said = HostInfo.read(cli.store)
+    assert said is not None and said.url == f"http://127.0.0.1:{other}"
 
 
 def test_a_new_port_warns_of_open_callbacks(cli: Cli) -> None:
@@ -120,12 +132,12 @@ def test_flows_go_on_after_the_host_was_killed(cli: Cli) -> None:
     first = cli.host_pid()
     assert first
     kill(first)
-    assert cli.store.beside(".host").exists()
     cli.ok("send", flow, "7")
     assert cli.ok("result", flow).json() == {"got": 7}
     assert cli.host_pid() not in (None, first)
 
 
+@pytest.mark.one_store("any number of interpreters share a store in PostgreSQL")
 def test_many_starters_and_one_host(cli: Cli) -> None:
     racers = [cli.popen("ps", "--json") for _ in range(4)]
     for racer in racers:
@@ -159,7 +171,7 @@ def test_a_background_host_ends_by_itself(cli: Cli) -> None:
     assert pid
     wait_until_ended(pid)
     assert cli.host_pid() is None
-    assert not cli.store.beside(".host").exists()
+    assert HostInfo.read(cli.store) is None
 
 
 def test_a_background_host_stays_for_an_open_flow(cli: Cli) -> None:
@@ -181,6 +193,7 @@ def test_a_second_background_host_is_the_first(cli: Cli) -> None:
     assert cli.host_pid() == pid
 
 
+@pytest.mark.one_store("a file that is no database")
 @pytest.mark.parametrize("command", [["ps"], ["serve", "--port", "0"], ["run", "orders.flow"], ["serve", "--background"]])
 def test_what_is_no_store_is_exit_3(cli: Cli, command: list[str]) -> None:
     cli.file(ORDERS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from stores import Stores
 
 import flowmetal
 
@@ -19,15 +20,16 @@ PROGRAM = """\
 
 
 @pytest.fixture(scope="module", params=["hosting", "attached"])
-def fm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[flowmetal.Flowmetal]:
+def fm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, module_stores: Stores) -> Iterator[flowmetal.Flowmetal]:
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "orders.flow").write_text(PROGRAM)
-    with flowmetal.open(folder / "x.duckdb") as host:
+    store = module_stores.at(folder / "x.duckdb").url
+    with flowmetal.open(store) as host:
         host.load(folder / "orders.flow")
         if request.param == "hosting":
             yield host
         else:
-            with flowmetal.open(folder / "x.duckdb") as attached:
+            with flowmetal.open(store) as attached:
                 yield attached
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 
 import pytest
+from stores import Stores
 
 from flowmetal.client.host import Host
 from flowmetal.client.loop_thread import wait_for
-from flowmetal.client.store_url import resolve
 
 
 async def fail(host: Host) -> None:
@@ -20,8 +20,8 @@ async def fail(host: Host) -> None:
         await task
 
 
-def test_a_fault_is_one_line_and_a_traceback_for_those_who_ask(caplog: pytest.LogCaptureFixture) -> None:
-    host = Host(resolve(":memory:")).start()
+def test_a_fault_is_one_line_and_a_traceback_for_those_who_ask(stores: Stores, caplog: pytest.LogCaptureFixture) -> None:
+    host = Host(stores.quick_at()).start()
     try:
         with caplog.at_level(logging.DEBUG, "flowmetal"):
             wait_for(fail(host), host.loop)

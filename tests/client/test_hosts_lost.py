@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import end_host, kill_host, store_at
+from processes import end_host, kill_host
+from stores import Stores
 
 from flowmetal.client import discovery, remote
 from flowmetal.client.client import new_request_id
@@ -24,11 +25,13 @@ from flowmetal.errors import StoreError
 
 PROGRAM = "(defflow waits [] {:got (receive)})\n(defflow add [a b] (+ a b))"
 
+beside = pytest.mark.one_store("the lock and the host's file stand beside a file")
+
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoreUrl]:
+def store(stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoreUrl]:
     monkeypatch.setenv("FLOWMETAL_HOME", str(tmp_path / "home"))
-    store = store_at(tmp_path / "x.duckdb")
+    store = stores.at(tmp_path / "x.duckdb")
     yield store
     end_host(store)
 
@@ -113,6 +116,7 @@ def test_a_request_id_is_good_for_one_flow_across_hosts(store: StoreUrl) -> None
     asyncio.run(scene())
 
 
+@beside
 def test_a_stale_host_file_is_seen_through(store: StoreUrl) -> None:
     async def scene() -> None:
         (await connect(store)).store  # noqa: B018
@@ -127,6 +131,7 @@ def test_a_stale_host_file_is_seen_through(store: StoreUrl) -> None:
     asyncio.run(scene())
 
 
+@beside
 def test_a_host_file_of_another_host_is_not_believed(store: StoreUrl) -> None:
     """The port of a host that died now belongs to somebody else."""
 
@@ -173,6 +178,7 @@ def test_a_silent_host_is_named(store: StoreUrl, hasty: None) -> None:
     asyncio.run(scene())
 
 
+@beside
 def test_a_holder_that_never_hosts_is_named(store: StoreUrl, hasty: None) -> None:
     program = (
         "import sys; from flowmetal.client.host_file import StoreLock; from flowmetal.client.store_url import resolve; "
@@ -219,7 +225,8 @@ def test_programs_race_to_host(store: StoreUrl) -> None:
     ]
     for racer in racers:
         assert racer.stdout is not None
-        assert racer.stdout.readline() == "42\n"
+        line = racer.stdout.readline()
+        assert line == "42\n", (line, racer.communicate(timeout=60))
     hosting = lock_holder(store)
     assert hosting in {racer.pid for racer in racers}
     ordered = sorted(racers, key=lambda racer: racer.pid != hosting)  # the host leaves first: the others go on without it
@@ -228,6 +235,7 @@ def test_programs_race_to_host(store: StoreUrl) -> None:
         assert (racer.returncode, out, err) == (0, "8\n", "")
 
 
+@beside
 def test_the_host_file_says_where(store: StoreUrl) -> None:
     async def scene() -> None:
         info = await find_host(store)

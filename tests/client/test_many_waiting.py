@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from processes import store_at
+from stores import Stores
 
 from flowmetal.client.host import Host, HostOptions
 from flowmetal.client.host_file import StoreLock
@@ -52,8 +52,8 @@ async def until_all_wait(host: Host) -> None:
     await asyncio.gather(*(until_it_waits(host, f"hook-{n}") for n in range(MANY)))
 
 
-def test_a_thousand_waiting_flows_take_no_thread_and_no_task(tmp_path: Path) -> None:
-    store = store_at(tmp_path / "x.duckdb")
+def test_a_thousand_waiting_flows_take_no_thread_and_no_task(stores: Stores, tmp_path: Path) -> None:
+    store = stores.at(tmp_path / "x.duckdb")
     host = hosting(store)
     threads, idle = threading.active_count(), ask(host, tasks())
     ask(host, start(host, MANY))

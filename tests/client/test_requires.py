@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from stores import Stores
 
 import flowmetal
 from flowmetal.client.requires import required_files
@@ -36,10 +37,10 @@ def names(source: str, file: Path) -> list[str]:
     return [path.stem for path, _ in required_files(source, str(file))]
 
 
-def test_files_are_loaded_after_what_they_need(project: Path) -> None:
+def test_files_are_loaded_after_what_they_need(stores: Stores, project: Path) -> None:
     main = project / "main.flow"
     assert names(main.read_text(), main) == ["util", "other", "core"]
-    with flowmetal.open(":memory:") as fm:
+    with flowmetal.open(stores.quick_at().url) as fm:
         fm.load(str(main))
         assert fm.start("main.app/run-it", 3).result(timeout=30) == "12"
 
@@ -49,10 +50,12 @@ def test_a_file_of_a_namespace_finds_its_sisters(project: Path) -> None:
     assert names(core.read_text(), core) == ["util", "other"]
 
 
-def test_evaluated_text_requires_from_the_path(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+def test_evaluated_text_requires_from_the_path(
+    stores: Stores, project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    monkeypatch.chdir("/")
     monkeypatch.setenv("FLOWMETAL_PATH", f"/nowhere:{project}")
-    with flowmetal.open(":memory:") as fm:
+    with flowmetal.open(stores.quick_at().url) as fm:
         assert fm.eval("(require '[orders.core :as c]) (c/total 1)") == 4
 
 
@@ -71,9 +74,9 @@ def test_a_circle_is_told(tmp_path: Path) -> None:
     assert caught.value.span.line == 2
 
 
-def test_what_is_in_no_file_is_for_the_store_to_know(tmp_path: Path) -> None:
+def test_what_is_in_no_file_is_for_the_store_to_know(stores: Stores) -> None:
     async def go() -> None:
-        async with flowmetal.open_async(":memory:") as fm:
+        async with flowmetal.open_async(stores.quick_at().url) as fm:
             with pytest.raises(flowmetal.FlowmetalError, match=r"there is no namespace no\.where; its file would be no/where\.flow"):
                 await fm.eval("(require 'no.where)")
             await fm.eval("(ns no.where) (def x 1) (ns user)")

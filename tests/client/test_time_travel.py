@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from stores import Stores
 
 import flowmetal
 from flowmetal.client.client import Row
@@ -16,8 +17,8 @@ OLD = "(defflow quote [n] (let [a (receive) b (receive)] {:n n :a a :b b}))"
 
 
 @pytest.fixture(scope="module", params=["hosting", "attached"])
-def fm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[flowmetal.Flowmetal]:
-    store = tmp_path_factory.mktemp(request.param) / "x.duckdb"
+def fm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, module_stores: Stores) -> Iterator[flowmetal.Flowmetal]:
+    store = module_stores.at(tmp_path_factory.mktemp(request.param) / "x.duckdb").url
     with flowmetal.open(store) as host:
         if request.param == "hosting":
             yield host
@@ -69,9 +70,9 @@ def test_upgrades(fm: flowmetal.Flowmetal) -> None:
     assert flow.result(timeout=30) == {"new": True, "n": 7, "a": "first", "b": "second"}
 
 
-def test_the_asynchronous_face(tmp_path: Path) -> None:
+def test_the_asynchronous_face(stores: Stores, tmp_path: Path) -> None:
     async def run() -> None:
-        async with flowmetal.open_async(tmp_path / "x.duckdb") as fm:
+        async with flowmetal.open_async(stores.at(tmp_path / "x.duckdb").url) as fm:
             await fm.eval(OLD)
             flow = await fm.start("quote", 1)
             while (await flow.row())["steps"] < 1:

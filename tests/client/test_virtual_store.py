@@ -6,6 +6,7 @@ import datetime
 from pathlib import Path
 
 import pytest
+from stores import Stores
 
 import flowmetal
 from flowmetal.errors import LispError, StoreError
@@ -19,13 +20,13 @@ PROGRAM = """
 """
 
 
-def made(path: Path) -> str:
-    (path / "p.flow").write_text(PROGRAM)
-    return str(path / "virtual.duckdb")
+@pytest.fixture
+def store(stores: Stores, tmp_path: Path) -> str:
+    (tmp_path / "p.flow").write_text(PROGRAM)
+    return stores.at(tmp_path / "virtual.duckdb").url
 
 
-def test_time_jumps_to_what_a_flow_waits_for(tmp_path: Path) -> None:
-    store = made(tmp_path)
+def test_time_jumps_to_what_a_flow_waits_for(store: str, tmp_path: Path) -> None:
     with flowmetal.open(store, clock="virtual") as fm:
         fm.load(tmp_path / "p.flow")
         assert fm.start("nap").result(20) == "2026-01-15T00:00:00Z"
@@ -33,8 +34,7 @@ def test_time_jumps_to_what_a_flow_waits_for(tmp_path: Path) -> None:
         assert fm.start("later", 7, at=datetime.timedelta(days=900)).result(20) == 7
 
 
-def test_the_clock_stays_with_the_store_and_goes_on_where_it_was(tmp_path: Path) -> None:
-    store = made(tmp_path)
+def test_the_clock_stays_with_the_store_and_goes_on_where_it_was(store: str, tmp_path: Path) -> None:
     with flowmetal.open(store, clock="virtual") as fm:
         fm.load(tmp_path / "p.flow")
         fm.start("nap").result(20)
@@ -44,8 +44,7 @@ def test_the_clock_stays_with_the_store_and_goes_on_where_it_was(tmp_path: Path)
         flowmetal.open(store, clock="real").close()
 
 
-def test_a_schedule_alone_moves_no_time_and_advance_runs_it_on_the_way(tmp_path: Path) -> None:
-    store = made(tmp_path)
+def test_a_schedule_alone_moves_no_time_and_advance_runs_it_on_the_way(store: str, tmp_path: Path) -> None:
     with flowmetal.open(store, clock="virtual") as fm:
         fm.load(tmp_path / "p.flow")
         fm.start("daily").result(20)
@@ -58,8 +57,7 @@ def test_a_schedule_alone_moves_no_time_and_advance_runs_it_on_the_way(tmp_path:
         assert fm.advance(60) > now
 
 
-def test_real_time_is_moved_by_nobody(tmp_path: Path) -> None:
-    store = made(tmp_path)
+def test_real_time_is_moved_by_nobody(store: str) -> None:
     with flowmetal.open(store) as fm:
         with pytest.raises(LispError, match="real time"):
             fm.advance("1d")

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import end_host, kill, store_at
+from processes import end_host, kill
+from stores import Stores
 
 import flowmetal
 from flowmetal.client.host_file import lock_holder
@@ -41,8 +42,8 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def fm(tmp_path: Path) -> Iterator[flowmetal.Flowmetal]:
-    with flowmetal.open(":memory:") as fm:
+def fm(stores: Stores) -> Iterator[flowmetal.Flowmetal]:
+    with flowmetal.open(stores.quick_at().url) as fm:
         fm.eval(PROGRAM)
         yield fm
 
@@ -78,7 +79,7 @@ def test_async_functions_run_side_by_side(fm: flowmetal.Flowmetal) -> None:
     assert max(together) >= 4
 
 
-def test_async_functions_run_on_the_loop_of_their_program(tmp_path: Path) -> None:
+def test_async_functions_run_on_the_loop_of_their_program(stores: Stores, tmp_path: Path) -> None:
     async def main() -> None:
         seen: list[Any] = []
 
@@ -86,7 +87,7 @@ def test_async_functions_run_on_the_loop_of_their_program(tmp_path: Path) -> Non
             seen.extend([asyncio.get_running_loop(), flowmetal.current_call().attempt])
             return "paid"
 
-        async with flowmetal.open_async(tmp_path / "store.duckdb") as fm:
+        async with flowmetal.open_async(stores.at(tmp_path / "store.duckdb").url) as fm:
             await fm.eval(PROGRAM)
             await fm.provide("charge-card", charge)
             assert await (await fm.start("buy", "A-17")).result(10) == "paid"
@@ -95,10 +96,11 @@ def test_async_functions_run_on_the_loop_of_their_program(tmp_path: Path) -> Non
     asyncio.run(main())
 
 
-def test_a_call_outlives_a_program_that_never_closed_its_store(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", FORGETFUL, str(tmp_path / "store.duckdb")], capture_output=True, text=True, timeout=60, check=False)
+def test_a_call_outlives_a_program_that_never_closed_its_store(stores: Stores, tmp_path: Path) -> None:
+    store = stores.at(tmp_path / "store.duckdb").url
+    done = subprocess.run([sys.executable, "-c", FORGETFUL, store], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    with flowmetal.open(tmp_path / "store.duckdb") as fm:
+    with flowmetal.open(store) as fm:
         fm.function("charge-card")(lambda order, amount: "paid later")
         assert fm.flow("f-1").result(10) == "paid later"
 
@@ -165,9 +167,9 @@ def test_there_is_no_current_call_outside() -> None:
         flowmetal.current_call()
 
 
-def test_every_method_has_an_asynchronous_twin() -> None:
+def test_every_method_has_an_asynchronous_twin(stores: Stores) -> None:
     async def main() -> None:
-        async with flowmetal.open_async(":memory:") as fm:
+        async with flowmetal.open_async(stores.quick_at().url) as fm:
 
             @fm.function
             async def add(a: int, b: int) -> int:
@@ -201,14 +203,14 @@ with flowmetal.open(sys.argv[1]) as fm:
 """
 
 
-def test_a_host_that_is_killed_while_its_function_runs_loses_nothing(tmp_path: Path) -> None:
+def test_a_host_that_is_killed_while_its_function_runs_loses_nothing(stores: Stores, tmp_path: Path) -> None:
     """The call is made again, under the same key, by whoever provides the function next."""
-    path = tmp_path / "flowmetal.duckdb"
-    with subprocess.Popen([sys.executable, "-c", HOST, str(path), PROGRAM], stdout=subprocess.PIPE, text=True) as host:
+    store = stores.at(tmp_path / "flowmetal.duckdb")
+    with subprocess.Popen([sys.executable, "-c", HOST, store.url, PROGRAM], stdout=subprocess.PIPE, text=True) as host:
         assert host.stdout is not None
         first = host.stdout.readline().split()[1]
         kill(host.pid)
-    with flowmetal.open(path) as fm:
+    with flowmetal.open(store.url) as fm:
         keys: list[str] = []
 
         @fm.function("charge-card")
@@ -227,20 +229,20 @@ with flowmetal.open(sys.argv[1]) as fm:
 """
 
 
-def test_a_program_that_is_attached_gets_its_calls_answered_by_the_host(tmp_path: Path) -> None:
-    path = tmp_path / "flowmetal.duckdb"
-    with flowmetal.open(path) as fm:
+def test_a_program_that_is_attached_gets_its_calls_answered_by_the_host(stores: Stores, tmp_path: Path) -> None:
+    store = stores.at(tmp_path / "flowmetal.duckdb")
+    with flowmetal.open(store.url) as fm:
         fm.eval(PROGRAM)
         fm.function("charge-card")(lambda order, amount: "served")
-        done = subprocess.run([sys.executable, "-c", ATTACHED, str(path)], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([sys.executable, "-c", ATTACHED, store.url], capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
-    assert lock_holder(store_at(path)) is None
-    end_host(store_at(path))
+    assert lock_holder(store) is None
+    end_host(store)
 
 
-def test_functions_provided_one_after_the_other_are_all_asked_for_again(tmp_path: Path) -> None:
+def test_functions_provided_one_after_the_other_are_all_asked_for_again(stores: Stores) -> None:
     """What was asked for before the last function was provided does not stand in the way."""
-    with flowmetal.open(tmp_path / "x.duckdb") as fm:
+    with flowmetal.open(stores.quick_at().url) as fm:
         fm.function("first")(lambda: 1)
         fm.function("second")(lambda: 2)
         fm.eval("(defforeign first []) (defforeign second []) (defflow both [] [(second) (first) (second) (second)])")

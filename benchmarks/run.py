@@ -4,7 +4,7 @@
 
 Each benchmark runs so many times, each time in a new process on a new store. What is printed is the median of the runs
 and, for times, the median of their ratios to the fdatasync that the same process measured just before and after.
-`--quick` runs each once, small: to see that it runs, not to measure.
+`--quick` runs each once, small, in this process: to see that it runs, not to measure.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 
 
-def measure(name: str, quick: bool) -> list[dict[str, Any]]:
+def measure(name: str, *, quick: bool = False) -> list[dict[str, Any]]:
     """One run, in this process."""
     with tempfile.TemporaryDirectory(prefix="flowmetal-benchmark-") as directory:
         place = Place(Path(directory), quick)
-        before = fdatasync_us(place.directory)
+        before = fdatasync_us(place.directory, place.size(100, 5))
         figures = list(BENCHMARKS[name](place))
-        sync = (before + fdatasync_us(place.directory)) / 2
+        sync = (before + fdatasync_us(place.directory, place.size(100, 5))) / 2
     return [
         {
             "name": f.name,
@@ -59,10 +59,9 @@ def measure(name: str, quick: bool) -> list[dict[str, Any]]:
     ]
 
 
-def in_new_process(name: str, quick: bool) -> list[dict[str, Any]]:
+def in_new_process(name: str) -> list[dict[str, Any]]:
     """One run, in a process of its own."""
-    command = [sys.executable, __file__, "--child", name, *(["--quick"] if quick else [])]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run([sys.executable, __file__, "--child", name], stdout=subprocess.PIPE, text=True, check=True)
     figures: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
     return figures
 
@@ -96,7 +95,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--child", metavar="NAME", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.child is not None:
-        print(json.dumps(measure(options.child, options.quick)))
+        print(json.dumps(measure(options.child)))
         return 0
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
@@ -106,7 +105,7 @@ def main(arguments: list[str]) -> int:
             sync = fdatasync_us(Path(directory), 400)
         print(f"{os.cpu_count()} cores, Python {platform.python_version()}, an fdatasync takes {sync:.0f} us, load {os.getloadavg()[0]:.1f}")
     for name in options.names or BENCHMARKS:
-        runs = [in_new_process(name, options.quick) for _ in range(1 if options.quick else options.repeats)]
+        runs = [measure(name, quick=True)] if options.quick else [in_new_process(name) for _ in range(options.repeats)]
         for figure in medians(runs):
             print(json.dumps({"benchmark": name, **figure}) if options.json else line(figure), flush=True)
     return 0

@@ -127,7 +127,7 @@ def test_shell_in_a_page_gives_what_it_says(page: Path, tmp_path: Path) -> None:
     lines = [_checked(line) for block in blocks("sh", page) for line in block.text.splitlines()]
     text = "\n".join(["set -euo pipefail", "trap 'kill $(jobs -p)' EXIT", *lines])
     script = tmp_path / "session.sh"
-    script.write_text(text.replace("8500 20", "8500 10").replace("8500", str(free_port())), encoding="utf-8")
+    script.write_text(text.replace("8500 20", "8500 7").replace("8500", str(free_port())), encoding="utf-8")
     env = {k: v for k, v in os.environ.items() if not k.startswith("FLOWMETAL_")} | {"FLOWMETAL_HOME": str(tmp_path / "home")}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     try:

@@ -19,6 +19,8 @@ import pytest
 from flowmetal.client.host_file import lock_holder
 from flowmetal.client.store_url import resolve
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 UPDATE = bool(os.environ.get("FLOWMETAL_UPDATE_PICTURES"))

@@ -18,6 +18,8 @@ from test_cli_serve import listening
 from flowmetal.client.host_file import lock_holder
 from flowmetal.client.store_url import resolve
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = "(defflow kid [n] (* n 2)) (defflow main [n] {:twice (kid n)}) (defflow waits [] (receive))"
 
 

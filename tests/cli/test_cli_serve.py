@@ -18,6 +18,8 @@ from processes import free_port, has_ended, kill, wait_until_ended
 
 from flowmetal.client.host_file import HostInfo
 
+pytestmark = pytest.mark.slow
+
 
 def listening(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None

@@ -23,6 +23,8 @@ from flowmetal.client.remote import Endpoint, RemoteClient
 from flowmetal.client.store_url import StoreUrl
 from flowmetal.errors import StoreError
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = "(defflow waits [] {:got (receive)})\n(defflow add [a b] (+ a b))"
 
 beside = pytest.mark.one_store("the lock and the host's file stand beside a file")

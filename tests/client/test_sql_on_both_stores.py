@@ -40,6 +40,8 @@ from flowmetal.store.protocol import Commit, CommitResult
 from flowmetal.store.testing import queries
 from flowmetal_kernel import magics
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 (defforeign charge [n])
 (defflow kid [n] (* n 2))

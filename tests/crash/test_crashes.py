@@ -18,6 +18,8 @@ from flowmetal.testing import Conditions, Faults, Program, check
 from flowmetal.testing.crash import Hardship
 from flowmetal.testing.faults import AFTER, BEFORE
 
+pytestmark = pytest.mark.slow
+
 FORMS = (
     "start start-with await async sleep sleep-until timer callback receive send now rand rand-int random-uuid shuffle log checkpoint "
     "set-info! select race all any all-settled pmap with-timeout pause! resume! cancel! terminate! status promise-status self"

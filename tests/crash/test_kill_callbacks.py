@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from outside import Served, strike
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = "(defflow hook [] (let [c (callback)] (set-info! {:url (:url c)}) {:got (await c)}))"
 
 

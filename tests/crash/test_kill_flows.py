@@ -19,6 +19,8 @@ from outside import Outside, Served, strike
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Row
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 (defflow part [base id n]
   (:n (:json (http/post (str base "/" id "/" n) {:json {:n n :salt (rand-int 1000000)}}))))

@@ -13,6 +13,8 @@ import duckdb
 import pytest
 from outside import Served, strike
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 (defflow work [n] (loop [i 0] (if (= i n) n (do (log (apply str (repeat 500 "x"))) (sleep #dur "1ms") (recur (inc i))))))
 (defflow patient [n] (dotimes [_ n] (rand)) (inc (receive)))

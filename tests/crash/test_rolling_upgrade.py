@@ -19,6 +19,8 @@ import flowmetal
 from flowmetal.client.store_url import resolve
 from flowmetal.store.protocol import FORMAT_VERSION
 
+pytestmark = pytest.mark.slow
+
 FLOWS, STEPS = 30, 15
 PROGRAM = """
 (defflow worker [n] (reduce (fn [sum i] (sleep #dur "100ms") (+ sum i)) 0 (range n)))

@@ -10,6 +10,8 @@ from soak import soak
 from soak_shapes import SHAPES
 from soak_shared import soak_shared
 
+pytestmark = pytest.mark.slow
+
 
 def test_nothing_is_lost_or_done_twice_while_hosts_are_killed(tmp_path: Path) -> None:
     run = soak(tmp_path, seconds=7, seed=3, clients=2, calm=1)

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from ways import FUEL_OF_ONE, STORED, STRAIGHT, Table, Way
 
+pytestmark = pytest.mark.slow
+
 LONG = os.environ.get("FLOWMETAL_LONG") == "1"
 FILES = sorted((Path(__file__).parent / "cases").glob("*.txt"))
 WAYS = (STRAIGHT, FUEL_OF_ONE, STORED)

@@ -7,6 +7,8 @@ import pytest
 from flowmetal.runtime.connector import Call, Failed
 from flowmetal.testing import Program, check
 
+pytestmark = pytest.mark.slow
+
 
 class Mended:
     """An outside where the work 2 fails until the work 7 was done; with the work 0 it is new."""

@@ -17,6 +17,8 @@ from flowmetal.store.protocol import Commit, CommitResult, StoreError
 from flowmetal.store.sharing import SHARES
 from flowmetal.store.testing import row
 
+pytestmark = pytest.mark.slow
+
 # Every order
 
 

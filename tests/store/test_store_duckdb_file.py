@@ -17,6 +17,8 @@ from flowmetal.store.duckdb_store import DuckDBStore
 from flowmetal.store.protocol import Commit, CommitResult, Row, Snapshot, StoreConflict, StoreError
 from flowmetal.store.testing import commit, row, started
 
+pytestmark = pytest.mark.slow
+
 
 def test_reopening(tmp_path: Path) -> None:
     path = tmp_path / "s.duckdb"

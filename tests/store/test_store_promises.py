@@ -8,6 +8,8 @@ from flowmetal.store.memory import MemoryStore
 from flowmetal.store.protocol import Commit, Faults, Outcome, Row, Store
 from flowmetal.store.testing import PROMISES, MakeStore, Promise, check
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("promise", PROMISES.values(), ids=PROMISES.keys())
 def test_promise(promise: Promise, make_store: MakeStore) -> None:

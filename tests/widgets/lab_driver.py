@@ -111,7 +111,7 @@ class Notebook:
         page.wait_for_selector(".jp-Notebook .jp-Cell")
         page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.context?.isReady")
         page.wait_for_function("() => window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'")
-        page.wait_for_timeout(2000)  # an earlier click is lost
+        page.wait_for_function("() => window.jupyterapp.restored.then(() => true)")  # an earlier click is lost
 
     def command(self, name: str) -> None:
         """Runs one of Lab's own commands."""

@@ -39,8 +39,11 @@ def doctor(store: str | None, as_json: bool) -> int:
         print_json({**findings, "problems": problems})
     else:
         stuck = findings.pop("stuck", [])
+        others = findings.pop("interpreters", [])
         for key, value in findings.items():
             click.echo(f"{key:>14}  {_shown(value)}")
+        for each in others:
+            click.echo(f"{'interpreter':>14}  process {each['pid']} at {each['url']} on {each['machine']}")
         for flow in stuck:
             step = "" if flow["step"] is None else f" at step {flow['step']}"
             click.echo(f"{'stuck':>14}  {clean(flow['flow_id'])} {clean(str(flow['name']))}{step}: {clean(one_line(flow['detail'], 400))}")
@@ -72,7 +75,8 @@ async def _store(where: StoreUrl, problems: list[str]) -> dict[str, Any]:
     if where.kind == "http":
         return findings | await _attached(where, problems)
     if where.kind == "postgresql":
-        return findings | await _host(where, problems)
+        found = await _host(where, problems)
+        return findings | found | ({} if found["host"] == "silent" else _members(where))
     if where.kind != "duckdb":
         return findings
     file = where.file
@@ -94,6 +98,13 @@ async def _host(where: StoreUrl, problems: list[str]) -> dict[str, Any]:
     if info is None:
         return {"host": None}
     return {"host": info.pid} | await _attached(where, problems)
+
+
+def _members(where: StoreUrl) -> dict[str, Any]:
+    """Who has the store, the newest first."""
+    from flowmetal.client.host_row import members
+
+    return {"interpreters": [{"pid": each.info.pid, "url": each.info.url, "machine": each.machine} for each in members(where)]}
 
 
 async def _attached(where: StoreUrl, problems: list[str]) -> dict[str, Any]:

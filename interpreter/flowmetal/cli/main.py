@@ -22,7 +22,7 @@ from flowmetal.errors import FlowmetalError
 COMMANDS = {
     "lab": "lab:lab",
     "serve": "serve:serve",
-    "stop": "serve:stop",
+    "stop": "stop:stop",
     "run": "run:run",
     "eval": "evaluate:evaluate",
     "test": "test:test",

@@ -1,4 +1,4 @@
-"""Commands about the host: `serve`, `stop`, `token`.
+"""Commands about the host: `serve`, `token`.
 
 In: a store, an address. Out: one line that says where it listens. The one rule: `serve` ends in order on
 SIGTERM and SIGINT, and leaves every flow in the store.
@@ -154,42 +154,6 @@ class Signals:
         self._waking.settimeout(seconds)
         with contextlib.suppress(TimeoutError):
             self._waking.recv(4096)
-
-
-@click.command()
-@common
-def stop(store: str | None) -> int:
-    """End the store's interpreter; its flows stay in the store."""
-    from flowmetal.client.discovery import connect, look_for_host
-
-    where = resolve(store)
-
-    async def body() -> int:
-        if where.is_hosted and await look_for_host(where) is None:
-            remark(f"nobody serves {where}")
-            return DONE
-        client = await connect(where)
-        try:
-            pid = (await client.host())["pid"]
-            await client.stop()
-        finally:
-            await client.aclose()
-        await _until_ended(where, pid)
-        remark(f"process {pid}, which served {where}, has ended or is about to")
-        return DONE
-
-    if where.kind == "memory":
-        raise click.UsageError("a store in memory ends with its program")
-    return asyncio.run(body())
-
-
-async def _until_ended(where: StoreUrl, pid: int, seconds: float = 10.0) -> None:
-    """Waits until that process does not host the store any more, so that whoever comes next finds it so."""
-    from flowmetal.client.host_file import lock_holder
-
-    deadline = asyncio.get_running_loop().time() + seconds
-    while where.is_hosted and lock_holder(where) == pid and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0.02)
 
 
 @click.command()

@@ -201,12 +201,27 @@ class Host:
         port = int(recorded) if recorded and recorded.isdigit() else None
         listener, record = bind(listen, choose_port(listen, port))
         actual: int = listener.getsockname()[1]
-        if port is not None and port != actual:
-            self._warn_of_moved_port(listen, port, actual, replaced=record)
-        if record and port != actual:
-            self._backend.set_meta("port", str(actual))
+        if port is not None and port != actual and self._neighbour_listens_on(port):
+            if listen.public_url is None:
+                self.warnings.append(
+                    f"another interpreter of this store listens on port {port}, this one on {actual}: URLs of callbacks that are given out here answer only "
+                    "while this one is there; --public-url gives all of them one address"
+                )
+        elif port != actual:
+            if port is not None:
+                self._warn_of_moved_port(listen, port, actual, replaced=record)
+            if record:
+                self._backend.set_meta("port", str(actual))
         self.url = listen.url_of(actual)
         return listener
+
+    def _neighbour_listens_on(self, port: int) -> bool:
+        """Whether the port that the store remembers is that of another interpreter of it, on this machine."""
+        if self.store.kind != "postgresql":
+            return False
+        from flowmetal.client.host_row import members
+
+        return any(member.is_here and member.info.url.endswith(f":{port}") for member in members(self.store))
 
     def _warn_of_moved_port(self, listen: Listen, old: int, new: int, *, replaced: bool) -> None:
         if not replaced:

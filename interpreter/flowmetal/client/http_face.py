@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-NEEDED = ("uvicorn", "flowmetal.connect.shim.app", "flowmetal.connect.shim.auth")
+NEEDED = ("flowmetal.client.http_server", "flowmetal.connect.shim.app", "flowmetal.connect.shim.auth")
 
 IDLE_SECONDS = 75
 """How long a connection stays open with nothing asked: longer than clients and proxies keep theirs, so that it is they who close it, and
@@ -50,7 +50,7 @@ class HttpFace:
             self.serving.cancel()
         else:
             self._app.state.context.closing.set()
-            self._server.should_exit = True
+            self._server.end()
         with contextlib.suppress(asyncio.CancelledError):
             await self.serving
 
@@ -59,6 +59,8 @@ class HttpFace:
             await _readable(self._listener)
             await self.load()
         import uvicorn
+
+        from flowmetal.client.http_server import Server
 
         self._app = self._make_app()
         config = uvicorn.Config(
@@ -73,7 +75,7 @@ class HttpFace:
             timeout_graceful_shutdown=2,
             timeout_keep_alive=IDLE_SECONDS,
         )
-        self._server = uvicorn.Server(config)
+        self._server = Server(config)
         await self._server.serve(sockets=[self._listener])
 
 

@@ -154,8 +154,8 @@ def _version(connection: duckdb.DuckDBPyConnection) -> int | None:
 
 
 def _meta(connection: duckdb.DuckDBPyConnection, key: str) -> str | None:
-    found = connection.execute("SELECT value FROM fm.meta WHERE key = $1", [key]).fetchone()
-    return None if found is None else str(found[0])
+    found = connection.execute("SELECT value FROM fm.meta WHERE key = $1", [key]).fetchall()  # whole: an unfinished result blocks what is appended
+    return str(found[0][0]) if found else None
 
 
 def _why_not(path: Path, error: Exception) -> StoreError:

@@ -1,6 +1,6 @@
 """The tables on disk, and how an older format becomes the present one.
 
-What goes in: nothing. What comes out: SQL that makes the tables, numbered; the insert statements of the hot path.
+What goes in: nothing. What comes out: SQL that makes the tables, numbered; the statements that write beside the log.
 The one rule: a migration that was released is never changed; a new format is one more.
 
 All tables are in the schema `fm`, which users' SQL cannot name; what users see are the views in `main`.
@@ -11,7 +11,6 @@ A value over 64 KB stands in `fm.blobs` once, by the SHA-256 of its bytes, and t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 from flowmetal.store.protocol import FORMAT_VERSION
@@ -45,23 +44,6 @@ COLUMNS: Final = ", ".join(name for name, _ in LOG_COLUMNS)
 ROW: Final = "flow_id, kind, data, at_us, step, fiber, exact, key, seq, pos"
 """The columns of the log in the order of the fields of `Row`."""
 
-FEW: Final = 4
-"""Up to this many rows an insert has parameters for each value; beyond, arrays of values by column are faster."""
-
-
-def insert_few(count: int) -> str:
-    """The statement that inserts so many rows."""
-    width = len(LOG_COLUMNS)
-    rows = (", ".join(f"${row * width + n}" for n in range(1, width + 1)) for row in range(count))
-    return f"INSERT INTO fm.log VALUES {', '.join(f'({row})' for row in rows)}"
-
-
-def _insert_many(table: str, types: Iterable[str]) -> str:
-    return f"INSERT INTO {table} SELECT " + ", ".join(f"unnest(${n}::{sql_type}[])" for n, sql_type in enumerate(types, 1))
-
-
-INSERT_MANY: Final = _insert_many("fm.log", (sql_type for _, sql_type in LOG_COLUMNS))
-INSERT_SNAPSHOTS: Final = _insert_many("fm.snapshots", ("BIGINT", "VARCHAR", "BIGINT", "BIGINT", "VARCHAR", "BLOB"))
 INSERT_LARGE: Final = "INSERT INTO fm.large VALUES ($1, $2)"
 INSERT_BLOB: Final = "INSERT OR IGNORE INTO fm.blobs VALUES ($1, $2)"
 INSERT_META: Final = "INSERT OR REPLACE INTO fm.meta VALUES ($1, $2)"

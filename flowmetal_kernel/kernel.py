@@ -116,7 +116,7 @@ class FlowmetalKernel(IPythonKernel):
     async def _revive(self) -> None:
         try:
             store = store_url.resolve(None)
-            if store.path is not None and store.path.exists():
+            if store.path.exists() if store.path is not None else store.kind != "memory":
                 await self.views.revive()
         except FlowmetalError as problem:
             self.log.info("no views were brought back: %s", problem)

@@ -58,9 +58,8 @@ def kill_host(store: StoreUrl) -> int:
 
 
 def end_host(store: StoreUrl) -> None:
-    """Ends the process that hosts the store, if there is one, in order."""
-    pid = lock_holder(store)
-    if pid:
+    """Ends the process that hosts the store, or all of them, in order."""
+    while pid := lock_holder(store):
         os.kill(pid, signal.SIGTERM)
         wait_until_ended(pid)
 

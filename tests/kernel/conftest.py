@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from kernel_driver import Notebook, end_host
+from kernel_driver import Notebook
+from processes import end_host
+from stores import Stores
 
 import flowmetal
 
@@ -14,14 +16,14 @@ Opener = Callable[..., Notebook]
 
 
 @pytest.fixture(scope="module")
-def nb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
+def nb(tmp_path_factory: pytest.TempPathFactory, module_stores: Stores) -> Iterator[Notebook]:
     """A kernel and its store, for a whole module."""
     folder = tmp_path_factory.mktemp("notebook")
-    notebook = Notebook(folder)
+    notebook = Notebook(folder, module_stores.at(folder / "flowmetal.duckdb"))
     notebook.ok("(+ 1 1)")
     yield notebook
     notebook.kill()
-    end_host(folder)
+    end_host(notebook.store)
 
 
 @pytest.fixture
@@ -32,15 +34,16 @@ def fm(nb: Notebook) -> Iterator[flowmetal.Flowmetal]:
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Opener]:
+def opened(tmp_path: Path, stores: Stores) -> Iterator[Opener]:
     """Opens kernels on one store of the test's own."""
     notebooks: list[Notebook] = []
+    store = stores.at(tmp_path / "flowmetal.duckdb")
 
     def open_one(**options: object) -> Notebook:
-        notebooks.append(Notebook(tmp_path, **options))
+        notebooks.append(Notebook(tmp_path, store, **options))
         return notebooks[-1]
 
     yield open_one
     for notebook in notebooks:
         notebook.kill()
-    end_host(tmp_path)
+    end_host(store)

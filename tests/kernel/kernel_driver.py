@@ -18,7 +18,7 @@ from jupyter_client.manager import KernelManager
 
 import flowmetal
 from flowmetal.client.host_file import lock_holder
-from flowmetal.client.store_url import resolve
+from flowmetal.client.store_url import StoreUrl
 from flowmetal_kernel.widgets.history import model_id
 
 TIMEOUT = 30.0
@@ -71,11 +71,11 @@ class Cell:
 class Notebook:
     """One kernel, and the store that it speaks to."""
 
-    def __init__(self, folder: Path, *, kernel: str = "flowmetal", name: str = "") -> None:
+    def __init__(self, folder: Path, store: StoreUrl, *, kernel: str = "flowmetal", name: str = "") -> None:
         self.folder = folder
-        self.store = resolve(folder / "flowmetal.duckdb", environ={})
+        self.store = store
         env = {k: v for k, v in os.environ.items() if not k.startswith(("FLOWMETAL_", "JPY_"))}
-        env |= {"FLOWMETAL_HOME": str(folder / "home"), "FLOWMETAL_STORE": str(self.store.file), "IPYTHONDIR": str(folder / "ipython")}
+        env |= {"FLOWMETAL_HOME": str(folder / "home"), "FLOWMETAL_STORE": self.store.url, "IPYTHONDIR": str(folder / "ipython")}
         if name:
             env["JPY_SESSION_NAME"] = str(folder / name)
         self.kernel = KernelManager(kernel_name=kernel)
@@ -178,16 +178,7 @@ class Notebook:
 
     def open(self) -> flowmetal.Flowmetal:
         """The store, as another program sees it."""
-        return flowmetal.open(self.store.file)
-
-
-def end_host(folder: Path) -> None:
-    """Ends whoever hosts the store of a folder."""
-    pid = lock_holder(resolve(folder / "flowmetal.duckdb", environ={}))
-    if pid:
-        process = psutil.Process(pid)
-        process.terminate()
-        process.wait(timeout=30)
+        return flowmetal.open(self.store.url)
 
 
 def _plain(text: str) -> str:

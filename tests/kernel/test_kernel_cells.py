@@ -162,7 +162,7 @@ def test_flows_lists_flows_and_not_cells(nb: Notebook) -> None:
 
 
 def test_store_clock_and_shim_say_where_things_are(nb: Notebook) -> None:
-    assert str(nb.store.file) in nb.ok("%store").value
+    assert str(nb.store) in nb.ok("%store").value
     nb.ok('(defflow waits-long [] (sleep #dur "1d")) (start waits-long)')
     clock = nb.ok("%clock").value
     assert "real time" in clock and re.search(r"in (23 h 59 min|1 d)\s.*step 1 of waits-long", clock)

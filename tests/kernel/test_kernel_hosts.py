@@ -18,7 +18,7 @@ class Shell:
     """`flowmetal …` beside the notebooks; keeps what it said."""
 
     def __init__(self, nb: Notebook, folder: Path) -> None:
-        self.store = str(nb.store.file)
+        self.store = nb.store.url
         self.folder = folder
         self.said: list[str] = []
 
@@ -58,7 +58,7 @@ def test_two_kernels_and_the_command_line_while_hosts_are_killed(opened: Any, tm
     said = " ".join([*shell.said, *(cell.output + cell.remarks for _, cell, _ in cells)])
     assert "lock" not in said.lower()
     with one.open() as fm:
-        counts = dict(fm.sql("SELECT name, count(*) FROM flows WHERE kind = 'flow' GROUP BY ALL").fetchall())
+        counts = dict(fm.sql("SELECT name, count(*) FROM flows WHERE kind = 'flow' GROUP BY name").fetchall())
         assert counts == {"job": 3 * CELLS}
         assert {status for (status,) in fm.sql("SELECT DISTINCT status FROM flows WHERE kind = 'flow'").fetchall()} == {"completed"}
 

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 import jupyter_kernel_test
 from jupyter_client.kernelspec import KernelSpecManager
-from kernel_driver import Notebook, end_host
+from kernel_driver import Notebook
+from processes import end_host, store_at
 
 
 class TestProtocol(jupyter_kernel_test.KernelTests):
@@ -39,7 +40,7 @@ class TestProtocol(jupyter_kernel_test.KernelTests):
     def setUpClass(cls) -> None:
         """A kernel on a store of its own."""
         cls.folder = tempfile.TemporaryDirectory(prefix="flowmetal-kernel-", ignore_cleanup_errors=True)
-        cls.notebook = Notebook(Path(cls.folder.name))
+        cls.notebook = Notebook(Path(cls.folder.name), store_at(Path(cls.folder.name, "flowmetal.duckdb")))
         cls.km, cls.kc = cls.notebook.kernel, cls.notebook.client
         cls.notebook.run("nil")
 
@@ -47,7 +48,7 @@ class TestProtocol(jupyter_kernel_test.KernelTests):
     def tearDownClass(cls) -> None:
         """Ends what `setUpClass` began."""
         cls.notebook.kill()
-        end_host(Path(cls.folder.name))
+        end_host(cls.notebook.store)
         cls.folder.cleanup()
 
     def test_history(self) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from stores import Stores
 
 from flowmetal.client.host import Host, HostOptions
 from flowmetal.client.local import LocalClient
-from flowmetal.client.store_url import resolve
 from flowmetal_kernel.completion import complete
 from flowmetal_kernel.inspection import inspect
 
@@ -18,8 +18,8 @@ SHOP = '(ns shop) (defn price-of "What {:keys [sku]} costs." [{:keys [sku]}] {:n
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[LocalClient]:
-    host = Host(resolve(":memory:"), None, HostOptions()).start()
+def client(module_stores: Stores) -> Iterator[LocalClient]:
+    host = Host(module_stores.quick_at(), None, HostOptions()).start()
     client = LocalClient(host, by="test")
     asyncio.run(client.load(SHOP, file="shop.flow"))
     yield client

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from kernel_driver import Notebook, end_host
+from kernel_driver import Notebook
+from processes import end_host
+from stores import Stores
 
 from flowmetal_kernel.views import WIDGET
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
+def python(tmp_path_factory: pytest.TempPathFactory, module_stores: Stores) -> Iterator[Notebook]:
     """A Python kernel with the extension loaded."""
     folder = tmp_path_factory.mktemp("python")
-    notebook = Notebook(folder, kernel="python3")
+    notebook = Notebook(folder, module_stores.at(folder / "flowmetal.duckdb"), kernel="python3")
     notebook.ok("%load_ext flowmetal_kernel")
     yield notebook
     notebook.kill()
-    end_host(folder)
+    end_host(notebook.store)
 
 
 def test_flow_runs_lisp_and_shows_its_value(python: Notebook) -> None:

@@ -55,7 +55,7 @@ def log_path(where: StoreUrl) -> Path:
     """Where a background host's own messages go."""
     home = Path(os.environ.get("FLOWMETAL_HOME") or Path.home() / ".flowmetal")
     digest = hashlib.sha256(where.url.encode()).hexdigest()[:8]
-    stem = where.path.stem if where.path is not None else "memory"
+    stem = where.path.stem if where.path is not None else where.kind
     return home / "log" / f"{stem}-{digest}.log"
 
 

@@ -10,14 +10,13 @@ from typing import Any
 
 import click
 import pytest
+from stores import Stores, several
 
 import flowmetal
 from flowmetal.cli import exits
 from flowmetal.cli.main import COMMANDS, cli
 from flowmetal.connect.shim.app import create_app
 from flowmetal.store import kinds
-from flowmetal.store.duckdb_store import DuckDBStore
-from flowmetal.store.memory import MemoryStore
 from flowmetal.store.protocol import Store
 
 # Commands
@@ -168,20 +167,20 @@ VIEWS = {
 }
 
 
-@pytest.fixture(scope="module", params=["memory", "duckdb"])
-def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    store: Store = MemoryStore() if request.param == "memory" else DuckDBStore(tmp_path_factory.mktemp("contract") / "x.duckdb")
-    yield store
-    store.close()
+@pytest.fixture(scope="module")
+def store(module_stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return module_stores.open(tmp_path_factory.mktemp("contract") / "x.duckdb")
 
 
+@several
 @pytest.mark.parametrize("view", VIEWS)
 def test_columns(store: Store, view: str) -> None:
     assert store.query(f"SELECT * FROM {view}").columns == VIEWS[view].split()
 
 
+@several
 def test_there_are_no_other_views(store: Store) -> None:
-    found = store.query("SELECT table_name FROM information_schema.tables WHERE table_schema = 'main'").rows
+    found = store.query("SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()").rows
     assert {name for (name,) in found} == {*VIEWS, "schedules", "sources"}
 
 

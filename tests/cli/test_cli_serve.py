@@ -151,6 +151,7 @@ def test_many_starters_and_one_host(cli: Cli) -> None:
     assert [p.pid for p in others] == [pid]
 
 
+@pytest.mark.one_store("an interpreter of PostgreSQL that says nothing is soon taken over by another")
 def test_a_host_that_says_nothing_is_named(cli: Cli) -> None:
     cli.ok("ps")
     pid = cli.host_pid()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
+from stores import Stores
 
 from flowmetal.connect.deferred import connectors
 from flowmetal.connect.secrets import secrets_of
 from flowmetal.runtime.clock import VirtualClock
 from flowmetal.runtime.engine import Engine
-from flowmetal.store.memory import MemoryStore
 
 PROGRAM = """
 (defflow kid [n] (sleep #dur "1s") (* n 2))
@@ -69,9 +68,9 @@ FORMS: list[tuple[str, Any]] = [
 
 @pytest.mark.parametrize("cell", [False, True], ids=["flow", "cell"])
 @pytest.mark.parametrize(("form", "value"), FORMS, ids=[form[:40] for form, _ in FORMS])
-def test_a_form_with_its_options(form: str, value: Any, cell: bool, tmp_path: Path) -> None:
+def test_a_form_with_its_options(form: str, value: Any, cell: bool, stores: Stores) -> None:
     async def scene() -> dict[str, Any] | None:
-        engine = Engine(MemoryStore(), connectors=connectors(secrets_of(None)), clock=VirtualClock())
+        engine = Engine(stores.quick(), connectors=connectors(secrets_of(None)), clock=VirtualClock())
         await engine.open()
         try:
             await engine.load(PROGRAM if cell else f"{PROGRAM} (defflow main [] {form})", file="p.flow")

@@ -9,9 +9,8 @@ from typing import Any
 import httpx
 import pytest
 from loopback import serving
+from stores import Stores
 from test_shim_engine import TOKEN, engine_app
-
-from flowmetal.store.duckdb_store import DuckDBStore
 
 PROGRAM = """
 (defflow add [a b] (+ a b))
@@ -23,8 +22,8 @@ LARGE = b'"' + b"x" * (2 * 1024 * 1024) + b'"'
 
 
 @pytest.fixture(scope="module")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    store = DuckDBStore(tmp_path_factory.mktemp("bad") / "flowmetal.duckdb")
+def shim(tmp_path_factory: pytest.TempPathFactory, module_stores: Stores) -> Iterator[httpx.Client]:
+    store = module_stores.open(tmp_path_factory.mktemp("bad") / "flowmetal.duckdb")
     headers = {"Authorization": f"Bearer {TOKEN}"}
     with serving(engine_app(store, [])) as url, httpx.Client(base_url=url, headers=headers, timeout=30) as client:
         assert client.put("/v1/definitions", content=PROGRAM).status_code == 200

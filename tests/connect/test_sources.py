@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 from lives import HandClock, life, play, settle
-from postgres import server
+from postgres_server import Server
+from stores import Stores
 
 from flowmetal.connect.deferred import connectors
 from flowmetal.connect.secrets import secrets_of
 from flowmetal.connect.sql_source import named
 from flowmetal.runtime import sources
 from flowmetal.runtime.engine import Engine
-from flowmetal.store.memory import MemoryStore
 
 ORDERS = "SELECT * FROM orders WHERE id > :cursor"
 
@@ -65,8 +64,8 @@ async def row_of(engine: Engine) -> dict[str, Any]:
     return dict(row)
 
 
-def test_rows_become_events_once_each_in_the_order_of_the_cursor_over_restarts(shop: str, tmp_path: Path) -> None:
-    store, clock, path = MemoryStore(), HandClock(), tmp_path / "shop.db"
+def test_rows_become_events_once_each_in_the_order_of_the_cursor_over_restarts(stores: Stores, shop: str, tmp_path: Path) -> None:
+    store, clock, path = stores.quick(), HandClock(), tmp_path / "shop.db"
 
     async def scene() -> None:
         lite(path, "INSERT INTO orders VALUES (2, 'b'), (1, 'a')")
@@ -88,22 +87,22 @@ def test_rows_become_events_once_each_in_the_order_of_the_cursor_over_restarts(s
     play(scene)
 
 
-def test_more_rows_than_a_page_and_ties_at_its_end_are_all_read(tmp_path: Path) -> None:
+def test_more_rows_than_a_page_and_ties_at_its_end_are_all_read(stores: Stores, tmp_path: Path) -> None:
     url = lite(tmp_path / "t.db", "CREATE TABLE t (id INTEGER, at INTEGER)")
     with contextlib.closing(sqlite3.connect(tmp_path / "t.db")) as connection:
         connection.executemany("INSERT INTO t VALUES (?, ?)", [(n, n // 7) for n in range(3 * sources.PAGE)])
         connection.commit()
 
     async def scene() -> None:
-        async with life(MemoryStore(), HandClock(), outside()) as engine:
+        async with life(stores.quick(), HandClock(), outside()) as engine:
             await declare(engine, url, "SELECT id, at FROM t WHERE at > :cursor", ":from -1")
             assert sorted(event["id"] for event in await published(engine)) == list(range(3 * sources.PAGE))
 
     play(scene)
 
 
-def test_a_row_that_appears_late_is_found_within_lag_and_no_row_comes_twice(shop: str, tmp_path: Path) -> None:
-    store, clock, path = MemoryStore(), HandClock(), tmp_path / "shop.db"
+def test_a_row_that_appears_late_is_found_within_lag_and_no_row_comes_twice(stores: Stores, shop: str, tmp_path: Path) -> None:
+    store, clock, path = stores.quick(), HandClock(), tmp_path / "shop.db"
 
     async def scene() -> None:
         lite(path, "INSERT INTO orders VALUES (1, 'a'), (5, 'e')")
@@ -123,10 +122,10 @@ def test_a_row_that_appears_late_is_found_within_lag_and_no_row_comes_twice(shop
     play(scene)
 
 
-def test_without_lag_a_late_row_is_missed_which_is_why_there_is_lag(shop: str, tmp_path: Path) -> None:
+def test_without_lag_a_late_row_is_missed_which_is_why_there_is_lag(stores: Stores, shop: str, tmp_path: Path) -> None:
     async def scene() -> None:
         lite(tmp_path / "shop.db", "INSERT INTO orders VALUES (5, 'e')")
-        async with life(MemoryStore(), HandClock(), outside()) as engine:
+        async with life(stores.quick(), HandClock(), outside()) as engine:
             await declare(engine, shop)
             lite(tmp_path / "shop.db", "INSERT INTO orders VALUES (3, 'late')")
             await settle(engine, 10)
@@ -135,22 +134,22 @@ def test_without_lag_a_late_row_is_missed_which_is_why_there_is_lag(shop: str, t
     play(scene)
 
 
-def test_rows_of_one_key_are_one_event(shop: str, tmp_path: Path) -> None:
+def test_rows_of_one_key_are_one_event(stores: Stores, shop: str, tmp_path: Path) -> None:
     async def scene() -> None:
         lite(tmp_path / "shop.db", "INSERT INTO orders VALUES (1, 'tea'), (2, 'tea'), (3, 'milk')")
-        async with life(MemoryStore(), HandClock(), outside()) as engine:
+        async with life(stores.quick(), HandClock(), outside()) as engine:
             await declare(engine, shop, options=":key :item")
             assert [event["id"] for event in await published(engine)] == [1, 3]
 
     play(scene)
 
 
-def test_an_outbox_is_emptied_after_its_rows_are_on_disk(tmp_path: Path) -> None:
+def test_an_outbox_is_emptied_after_its_rows_are_on_disk(stores: Stores, tmp_path: Path) -> None:
     path = tmp_path / "o.db"
     url = lite(path, "CREATE TABLE outbox (id TEXT, body TEXT)", "INSERT INTO outbox VALUES ('x', ':id % 1'), ('y', 'two')")
 
     async def scene() -> None:
-        async with life(MemoryStore(), HandClock(), outside()) as engine:
+        async with life(stores.quick(), HandClock(), outside()) as engine:
             await declare(engine, url, "SELECT * FROM outbox", ':done "DELETE FROM outbox WHERE id = :id" :topic :mail')
             assert await published(engine, "mail") == [{"id": "x", "body": ":id % 1"}, {"id": "y", "body": "two"}]
             lite(path, "INSERT INTO outbox VALUES ('x', ':id % 1')")
@@ -162,11 +161,11 @@ def test_an_outbox_is_emptied_after_its_rows_are_on_disk(tmp_path: Path) -> None
         assert connection.execute("SELECT count(*) FROM outbox").fetchone() == (0,)
 
 
-def test_a_database_that_fails_is_shown_and_tried_again_ever_more_rarely_and_nothing_is_lost(shop: str, tmp_path: Path) -> None:
+def test_a_database_that_fails_is_shown_and_tried_again_ever_more_rarely_and_nothing_is_lost(stores: Stores, shop: str, tmp_path: Path) -> None:
     path, away = tmp_path / "shop.db", tmp_path / "away.db"
 
     async def scene() -> None:
-        async with life(MemoryStore(), HandClock(), outside()) as engine:
+        async with life(stores.quick(), HandClock(), outside()) as engine:
             await declare(engine, shop)
             path.rename(away)
             await settle(engine, 10)
@@ -184,12 +183,12 @@ def test_a_database_that_fails_is_shown_and_tried_again_ever_more_rarely_and_not
     play(scene)
 
 
-def test_the_url_may_hold_a_secret_which_is_in_no_row(shop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_url_may_hold_a_secret_which_is_in_no_row(stores: Stores, shop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWMETAL_SECRET_SHOP", str(tmp_path / "shop.db"))
     lite(tmp_path / "shop.db", "INSERT INTO orders VALUES (1, 'a')")
 
     async def scene() -> None:
-        async with life(MemoryStore(), HandClock(), outside()) as engine:
+        async with life(stores.quick(), HandClock(), outside()) as engine:
             await run(engine, f'(defsource orders {{:url (str "sqlite:///" (secret "SHOP")) :sql "{ORDERS}"}})')
             await settle(engine)
             assert len(await published(engine)) == 1
@@ -200,10 +199,10 @@ def test_the_url_may_hold_a_secret_which_is_in_no_row(shop: str, tmp_path: Path,
     play(scene)
 
 
-def test_declared_anew_a_source_keeps_its_cursor_and_with_nil_it_ends(shop: str, tmp_path: Path) -> None:
+def test_declared_anew_a_source_keeps_its_cursor_and_with_nil_it_ends(stores: Stores, shop: str, tmp_path: Path) -> None:
     async def scene() -> None:
         lite(tmp_path / "shop.db", "INSERT INTO orders VALUES (1, 'a')")
-        async with life(MemoryStore(), HandClock(), outside()) as engine:
+        async with life(stores.quick(), HandClock(), outside()) as engine:
             await declare(engine, shop)
             await declare(engine, shop)
             await declare(engine, shop, "SELECT id, item, 'new' AS v FROM orders WHERE id > :cursor")
@@ -221,14 +220,14 @@ def test_declared_anew_a_source_keeps_its_cursor_and_with_nil_it_ends(shop: str,
     play(scene)
 
 
-def test_times_are_cursors_in_duckdb(tmp_path: Path) -> None:
+def test_times_are_cursors_in_duckdb(stores: Stores, tmp_path: Path) -> None:
     path = tmp_path / "d.duckdb"
     with duckdb.connect(str(path)) as connection:
         connection.execute("CREATE TABLE t (id INT, seen TIMESTAMP)")
         connection.execute("INSERT INTO t VALUES (1, '2026-01-01 10:00:00'), (2, '2026-01-01 11:00:00.5')")
 
     async def scene() -> None:
-        async with life(MemoryStore(), HandClock(), outside()) as engine:
+        async with life(stores.quick(), HandClock(), outside()) as engine:
             await declare(engine, f"duckdb:///{path}", "SELECT * FROM t WHERE seen > :cursor", ':from #inst "2026-01-01T10:00:00Z"')
             assert [event["id"] for event in await published(engine)] == [2]
             assert (await row_of(engine))["cursor"] == "2026-01-01T11:00:00.500Z"
@@ -236,35 +235,31 @@ def test_times_are_cursors_in_duckdb(tmp_path: Path) -> None:
     play(scene)
 
 
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    pytest.importorskip("psycopg")
-    with server(tmp_path_factory.mktemp("pg")) as url:
-        yield url
-
-
-def test_postgresql_is_read_by_a_cursor_and_its_outbox_emptied(postgres: str) -> None:
+def test_postgresql_is_read_by_a_cursor_and_its_outbox_emptied(stores: Stores, postgres: Server) -> None:
     import psycopg
 
+    url = postgres.new()
+
     def say(*statements: str) -> None:
-        with psycopg.connect(postgres) as connection:
+        with psycopg.connect(url) as connection:
             for statement in statements:
                 connection.execute(statement)
 
     async def scene() -> None:
         say("CREATE TABLE orders (id bigint, at timestamptz)", "CREATE TABLE outbox (id int, note text)")
         say("INSERT INTO orders VALUES (1, '2026-01-01T10:00:00Z'), (2, '2026-01-01T11:00:00Z')", "INSERT INTO outbox VALUES (7, '100%')")
-        async with life(MemoryStore(), HandClock(), outside()) as engine:
-            await declare(engine, postgres, "SELECT * FROM orders WHERE at > :cursor AND id::text LIKE '%'", ':from #inst "2026-01-01T10:30:00Z"')
+        async with life(stores.quick(), HandClock(), outside()) as engine:
+            await declare(engine, url, "SELECT * FROM orders WHERE at > :cursor AND id::text LIKE '%'", ':from #inst "2026-01-01T10:30:00Z"')
             assert await published(engine) == [{"id": 2, "at": "2026-01-01T11:00:00Z"}]
             done = ':done "DELETE FROM outbox WHERE id = :id AND note LIKE \'%\'" :topic "notes"'
-            await run(engine, f'(defsource "notes" {{:url "{postgres}" :sql "SELECT * FROM outbox" {done}}})')
+            await run(engine, f'(defsource "notes" {{:url "{url}" :sql "SELECT * FROM outbox" {done}}})')
             await settle(engine)
             assert await published(engine, "notes") == [{"id": 7, "note": "100%"}]
-        with psycopg.connect(postgres) as connection:
+        with psycopg.connect(url) as connection:
             assert connection.execute("SELECT count(*) FROM outbox").fetchone() == (0,)
 
     play(scene)
+    postgres.give_back(url)
 
 
 @pytest.mark.parametrize(
@@ -277,9 +272,9 @@ def test_postgresql_is_read_by_a_cursor_and_its_outbox_emptied(postgres: str) ->
         ('{:url "sqlite:///x" :sql "SELECT * FROM t WHERE a > :cursor" :column "a; DROP"}', "name of a column"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_where_the_source_is_declared(options: str, message: str) -> None:
+def test_a_mistake_is_told_where_the_source_is_declared(stores: Stores, options: str, message: str) -> None:
     async def scene() -> None:
-        async with life(MemoryStore(), HandClock()) as engine:
+        async with life(stores.quick(), HandClock()) as engine:
             answer = await engine.result(await engine.eval(f"(defsource s {options})"), 20)
             assert answer is not None
             assert message in answer["error"]["message"]

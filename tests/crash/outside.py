@@ -25,7 +25,7 @@ from processes import store_at
 from flowmetal.client.host_file import token_of
 from flowmetal.client.store_url import StoreUrl
 from flowmetal.store.duckdb_store import DuckDBStore
-from flowmetal.store.protocol import Row
+from flowmetal.store.protocol import Row, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,19 +136,28 @@ class Served:
                     yield json.loads(line[6:])
 
     def log(self, number: int) -> list[Row]:
-        """The whole log as it is on disk, read from a copy so that the next host finds what the killed one left."""
+        """The whole log as it is on disk; a file is read from a copy, so that the next host finds what the killed one left."""
+        if self.store.kind == "postgresql":
+            from flowmetal.store.postgres_store import PostgresStore
+
+            return _log(PostgresStore(self.store.url))
         copy = self.folder / f"copy-{number}"
         copy.mkdir()
         for file in self.folder.glob("flowmetal.duckdb*"):
             if file.suffix in (".duckdb", ".wal"):
                 shutil.copy(file, copy / file.name)
-        store = DuckDBStore(copy / "flowmetal.duckdb")
         try:
-            ids = [row[0] for row in store.query("SELECT DISTINCT flow_id FROM events").rows]
-            return sorted((row for flow_id in ids for row in store.rows(flow_id)), key=lambda row: row.pos)
+            return _log(DuckDBStore(copy / "flowmetal.duckdb"))
         finally:
-            store.close()
             shutil.rmtree(copy)
+
+
+def _log(store: Store) -> list[Row]:
+    try:
+        ids = [row[0] for row in store.query("SELECT DISTINCT flow_id FROM events").rows]
+        return sorted((row for flow_id in ids for row in store.rows(flow_id)), key=lambda row: row.pos)
+    finally:
+        store.close()
 
 
 def strike(pid: int) -> None:

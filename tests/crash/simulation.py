@@ -1,4 +1,4 @@
-"""A store in memory, the engines that live on it one after the other, and an outside that remembers all.
+"""A store, the engines that live on it one after the other, and an outside that remembers all.
 
 In: what a test does to them, one thing at a time. Out: what was acknowledged to whom, and which effects were seen under
 which keys. A call that was cut off is made again, with the same request id, until it is acknowledged: as clients do.
@@ -25,7 +25,7 @@ from flowmetal.runtime.engine import Engine
 from flowmetal.runtime.flowlog import read
 from flowmetal.runtime.fork import Wish as Fork
 from flowmetal.store import kinds
-from flowmetal.store.memory import MemoryStore
+from flowmetal.store.protocol import Store
 from flowmetal.testing import Faults, World
 from flowmetal.testing.faults import Crash
 from flowmetal.testing.virtual_loop import ThreadlessLoop
@@ -92,12 +92,12 @@ class Wish:
 class Simulation:
     """Everything that there is. Methods without `async` are what a test does."""
 
-    def __init__(self) -> None:
+    def __init__(self, make_store: Callable[[Faults], Store]) -> None:
         self.loop = ThreadlessLoop()
         self.reports: list[dict[str, Any]] = []
         self.loop.set_exception_handler(lambda loop, context: None if isinstance(context.get("exception"), Crash) else self.reports.append(context))
         self.faults = Faults()
-        self.store = MemoryStore(faults=self.faults)
+        self.store = make_store(self.faults)
         self.clock = Clock()
         self.http = Http(store=self.store, dead=lambda: self.faults.dead)
         self.lives = 0
@@ -455,10 +455,11 @@ class Simulation:
     def close(self) -> None:
         """Ends all."""
         self.run(self.engine.abandon())
+        self.store.close()
         self.loop.close()
 
 
-def labels_asked(store: MemoryStore, flow_id: str) -> list[tuple[str, str | None]]:
+def labels_asked(store: Store, flow_id: str) -> list[tuple[str, str | None]]:
     """What a flow asked of the outside: label and idempotency key, request by request; what it marked has no key, nor has
     what it shares with the flow that it was forked from, unless it has asked that anew."""
     out: list[tuple[str, str | None]] = []
@@ -479,7 +480,7 @@ def labels_asked(store: MemoryStore, flow_id: str) -> list[tuple[str, str | None
     return out
 
 
-def family(store: MemoryStore, flow_id: str) -> list[str]:
+def family(store: Store, flow_id: str) -> list[str]:
     """A flow, and all that it started or called, and so on."""
     rows = [row for row in store.rows(flow_id) if row.kind in (kinds.EFFECT_REQUESTED, kinds.VALUE_RECORDED)]
     by_step = {row.step: json.loads(row.data).get("child") for row in rows}  # a call that was retried has called another flow

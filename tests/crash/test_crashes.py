@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postgres_server import Server
 from programs import PROGRAMS
+from stores import Stores, both
 
 from flowmetal.lang.library import OPS, prelude
-from flowmetal.store.duckdb_store import DuckDBStore
+from flowmetal.store.protocol import Store
 from flowmetal.testing import Conditions, Faults, Program, check
 from flowmetal.testing.crash import Hardship
 from flowmetal.testing.faults import AFTER, BEFORE
@@ -47,33 +47,27 @@ def every_other(commits: int) -> Iterator[Hardship]:
         yield f"refused {when} {n}", Faults([(n, when)], kill=False), Conditions()
 
 
+@both
 @pytest.mark.parametrize("name", ["steps", "cancelled"])
-def test_on_a_file_it_is_the_same(name: str, tmp_path: Path) -> None:
+def test_on_disk_it_is_the_same(name: str, stores: Stores, tmp_path: Path) -> None:
+    on_disk(PROGRAMS[name], stores, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_on_disk_it_is_the_same_for_every_form(name: str, stores: Stores, tmp_path: Path) -> None:
+    on_disk(PROGRAMS[name], stores, tmp_path)
+
+
+def on_disk(program: Program, stores: Stores, folder: Path) -> None:
+    """Disturbs the program on stores that each life opens anew."""
     files: dict[Faults, Path] = {}
 
-    def open_again(faults: Faults) -> DuckDBStore:
-        return DuckDBStore(files.setdefault(faults, tmp_path / f"{len(files)}.duckdb"), faults=faults)
+    def open_again(faults: Faults) -> Store:
+        return stores.open(files.setdefault(faults, folder / f"{len(files)}.duckdb"), faults=faults)
 
-    outcomes = check(PROGRAMS[name], make_store=open_again, of=every_other)
+    outcomes = check(program, make_store=open_again, of=every_other)
     assert len(files) == len(outcomes) - 1
-    assert max(outcome.lives for outcome in outcomes) > 1
-
-
-@pytest.mark.parametrize("name", ["steps", "cancelled"])
-def test_in_postgresql_it_is_the_same(name: str, postgres: Server) -> None:
-    from flowmetal.store.postgres_store import PostgresStore
-
-    urls: dict[Faults, str] = {}
-
-    def open_again(faults: Faults) -> PostgresStore:
-        if faults not in urls:
-            urls[faults] = postgres.store()
-        return PostgresStore(urls[faults], faults=faults)
-
-    outcomes = check(PROGRAMS[name], make_store=open_again, of=every_other)
-    for url in urls.values():
-        postgres.give_back(url)
-    assert len(urls) == len(outcomes) - 1
     assert max(outcome.lives for outcome in outcomes) > 1
 
 

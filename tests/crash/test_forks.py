@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from programs import PROGRAMS
+from stores import Stores
 
 from flowmetal.runtime.clock import Chance, VirtualClock
 from flowmetal.runtime.engine import Engine
@@ -15,17 +16,17 @@ from flowmetal.runtime.fork import Wish
 from flowmetal.runtime.process import loader
 from flowmetal.runtime.reexecution import Run
 from flowmetal.store import kinds
-from flowmetal.store.memory import MemoryStore
+from flowmetal.store.protocol import Row
 from flowmetal.testing import Program
 from flowmetal.testing.audit import audit
 from flowmetal.testing.crash import settle
 from flowmetal.testing.world import World
 
 
-async def played(program: Program) -> tuple[Engine, World]:
+async def played(program: Program, stores: Stores) -> tuple[Engine, World]:
     """An engine in which the program has come to its end."""
-    store = MemoryStore()
-    world = World(program.answer, store)
+    store = stores.quick()
+    world = World(program.answer, store if stores.kind == "duckdb" else None)  # what is on disk is looked at on this thread
     engine = Engine(store, connectors=[world], clock=VirtualClock(), chance=Chance(1))
     await engine.open()
     await engine.load(program.source, file="program.flow")
@@ -38,21 +39,31 @@ async def played(program: Program) -> tuple[Engine, World]:
     return engine, world
 
 
-def steps(engine: Engine, flow_id: str) -> dict[int, Any]:
-    """The steps of a flow's last run, each with what was asked."""
-    found = Run(flow_id, engine.store.rows(flow_id), loader(engine.definitions.registry)).steps
-    return {step: draft for step, draft in found.items() if step is not None}
+async def rows_of(engine: Engine, flow_id: str) -> list[Row]:
+    """The flow's history."""
+    return await engine.writer.call(engine.store.rows, flow_id)
+
+
+async def last_run(engine: Engine, flow_id: str) -> Run:
+    """The flow's last run."""
+    return Run(flow_id, await rows_of(engine, flow_id), loader(engine.definitions.registry))
+
+
+async def flows(engine: Engine) -> list[dict[str, Any]]:
+    """All flows."""
+    return await engine.writer.call(engine.store.flow_rows, None, None, 1000)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_each_flow_can_be_forked_at_each_step(name: str) -> None:
+def test_each_flow_can_be_forked_at_each_step(name: str, stores: Stores) -> None:
     async def run() -> None:
-        engine, world = await played(PROGRAMS[name])
-        flows = [row["flow_id"] for row in engine.store.flow_rows(limit=1000)]
-        for flow_id in flows:
-            for step, asked in steps(engine, flow_id).items():
+        engine, world = await played(PROGRAMS[name], stores)
+        for flow_id in [row["flow_id"] for row in await flows(engine)]:
+            for step, asked in (await last_run(engine, flow_id)).steps.items():
+                if step is None:
+                    continue
                 sent = dict(world.sent)
-                outcome = Run(flow_id, engine.store.rows(flow_id), loader(engine.definitions.registry)).outcome(step)
+                outcome = (await last_run(engine, flow_id)).outcome(step)
                 made = [await engine.forks.fork(flow_id, Wish(step))]
                 if outcome is not None and outcome.kind == kinds.EFFECT_COMPLETED:
                     made.append(await engine.forks.fork(flow_id, Wish(step, (outcome.values.get("result"),))))
@@ -60,29 +71,29 @@ def test_each_flow_can_be_forked_at_each_step(name: str) -> None:
                     made.append(await engine.forks.fork(flow_id, Wish(step, (asked.values["result"],))))
                 await settle(engine)
                 for fork in made:
-                    rows = engine.store.rows(fork)
+                    rows = await rows_of(engine, fork)
                     shared = next(row.seq for row in rows if row.kind == kinds.FLOW_FORKED)
                     own = json.loads(rows[0].data)["run"]
                     before = {row.step for row in rows if row.seq < shared and row.kind in kinds.ASKING}
                     again = [key for key in world.sent if key not in sent and key.startswith(own) and int(key.partition("/")[2]) in before]
                     assert not again, f"{flow_id} at {step}: sent again: {again}"
-        audit(engine.store, engine.definitions.registry)
+        await engine.writer.call(audit, engine.store, engine.definitions.registry)
         await engine.close()
 
     asyncio.run(run())
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_each_flow_agrees_with_its_own_history(name: str) -> None:
+def test_each_flow_agrees_with_its_own_history(name: str, stores: Stores) -> None:
     """What an upgrade compares is the same when nothing has changed."""
 
     async def run() -> None:
-        engine, _ = await played(PROGRAMS[name])
-        for row in engine.store.flow_rows(limit=1000):
+        engine, _ = await played(PROGRAMS[name], stores)
+        for row in await flows(engine):
             if row["status"] == "completed":
-                found = Run(row["flow_id"], engine.store.rows(row["flow_id"]), loader(engine.definitions.registry))
+                found = await last_run(engine, row["flow_id"])
                 marks = await engine.upgrades._agree(found, found.version)
-                printed = sum(len(json.loads(r.data)["text"]) for r in engine.store.rows(row["flow_id"]) if r.kind == kinds.OUTPUT)
+                printed = sum(len(json.loads(r.data)["text"]) for r in await rows_of(engine, row["flow_id"]) if r.kind == kinds.OUTPUT)
                 assert marks.get(kinds.OUTPUT, 0) == printed
         await engine.close()
 

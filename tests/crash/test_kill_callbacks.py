@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from outside import Served, strike
+from stores import Stores
 
 pytestmark = pytest.mark.slow
 
@@ -19,8 +20,8 @@ PROGRAM = "(defflow hook [] (let [c (callback)] (set-info! {:url (:url c)}) {:go
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    served = Served(tmp_path)
+def served(tmp_path: Path, stores: Stores) -> Iterator[Served]:
+    served = Served(tmp_path, stores.at(tmp_path / "flowmetal.duckdb"))
     served.start()
     assert served.call("PUT", "/v1/definitions?file=hook.flow", PROGRAM.encode())[0] == 200
     yield served

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from outside import Outside, Served, strike
+from stores import Stores
 
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Row
@@ -48,8 +49,8 @@ def outside() -> Iterator[Outside]:
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    served = Served(tmp_path)
+def served(tmp_path: Path, stores: Stores) -> Iterator[Served]:
+    served = Served(tmp_path, stores.at(tmp_path / "flowmetal.duckdb"))
     yield served
     strike(served.pid)
     served.reap()

@@ -12,16 +12,21 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from simulation import Simulation, family, labels_asked
+from stores import Stores
 from terms import ERROR, Term, Written, terms, undone, written
 
 from flowmetal.runtime.retried import live
 from flowmetal.store import kinds
+from flowmetal.store.protocol import Store
+from flowmetal.testing import Faults
 from flowmetal.testing.audit import OUTCOMES, audit
 from flowmetal.testing.faults import AFTER, BEFORE
 
@@ -35,9 +40,9 @@ numbers = st.integers(0, 9)
 class Flows(RuleBasedStateMachine):
     """What may happen to the flows of a store."""
 
-    def __init__(self) -> None:
+    def __init__(self, make_store: Callable[[Faults], Store]) -> None:
         super().__init__()
-        self.it = Simulation()
+        self.it = Simulation(make_store)
         self.begun: list[Written] = []
 
     # What clients do
@@ -282,6 +287,7 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(each) for each in value) if isinstance(value, list) else value
 
 
-def test_flows_end_as_the_model_says_whatever_happens() -> None:
+@pytest.mark.one_store("each example is played again exactly, and a server is asked on a thread of its own")
+def test_flows_end_as_the_model_says_whatever_happens(stores: Stores) -> None:
     examples = {"max_examples": 3_000, "stateful_step_count": 40} if LONG else {"max_examples": 50, "stateful_step_count": 25}
-    run_state_machine_as_test(Flows, settings=settings(**examples))
+    run_state_machine_as_test(lambda: Flows(stores.quick), settings=settings(**examples))

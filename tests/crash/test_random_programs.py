@@ -8,10 +8,15 @@ it does calmly.
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import Callable
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
+from stores import Stores
 
+from flowmetal.store.protocol import Store
 from flowmetal.testing import Conditions, Faults, Program
 from flowmetal.testing.crash import run
 from flowmetal.testing.faults import AFTER, BEFORE
@@ -73,11 +78,20 @@ def program(body: str) -> Program:
     return Program(f"{DEFINITIONS} (defflow main [] {body})", answer=lambda call: {"args": list(call.args)})
 
 
+def again(stores: Stores) -> Callable[[Faults], Store] | None:
+    """Opens an empty store, and that one whenever it is asked again: for DuckDB the one in memory, which a run makes by itself."""
+    path = Path(f"run-{next(_runs)}")
+    return None if stores.kind == "duckdb" else lambda faults: stores.open(path, faults)
+
+
+_runs = itertools.count()
+
+
 @given(body=st.recursive(leaves, certain, max_leaves=8), points=points, kill=st.booleans(), how=conditions)
-def test_a_program_ends_as_it_does_calmly(body: str, points: list[tuple[int, str]], kill: bool, how: Conditions) -> None:
+def test_a_program_ends_as_it_does_calmly(module_stores: Stores, body: str, points: list[tuple[int, str]], kill: bool, how: Conditions) -> None:
     async def scene() -> None:
         calm = await run(program(body))
-        other = await run(program(body), Faults(points, kill=kill), how)
+        other = await run(program(body), Faults(points, kill=kill), how, make_store=again(module_stores))
         assert other.ending == calm.ending
         assert not other.world.broken
 
@@ -85,9 +99,9 @@ def test_a_program_ends_as_it_does_calmly(body: str, points: list[tuple[int, str
 
 
 @given(body=st.recursive(leaves, racing, max_leaves=8), points=points, kill=st.booleans(), how=conditions)
-def test_whatever_comes_first_the_log_keeps_its_promises(body: str, points: list[tuple[int, str]], kill: bool, how: Conditions) -> None:
+def test_whatever_comes_first_the_log_keeps_its_promises(module_stores: Stores, body: str, points: list[tuple[int, str]], kill: bool, how: Conditions) -> None:
     async def scene() -> None:
-        other = await run(program(body), Faults(points, kill=kill), how)
+        other = await run(program(body), Faults(points, kill=kill), how, make_store=again(module_stores))
         assert other.ending["status"] == "completed", other.ending
         assert not other.world.broken
 
@@ -95,10 +109,10 @@ def test_whatever_comes_first_the_log_keeps_its_promises(body: str, points: list
 
 
 @given(body=st.recursive(leaves, certain, max_leaves=5), fuel=st.sampled_from([3, 50, 1000]))
-def test_fuel_and_forgetting_make_no_difference(body: str, fuel: int) -> None:
+def test_fuel_and_forgetting_make_no_difference(module_stores: Stores, body: str, fuel: int) -> None:
     async def scene() -> None:
         calm = await run(program(body))
-        other = await run(program(body), None, Conditions(fuel=fuel, renew=True, forget=True, snapshots="always"))
+        other = await run(program(body), None, Conditions(fuel=fuel, renew=True, forget=True, snapshots="always"), make_store=again(module_stores))
         assert other.ending == calm.ending
         assert not other.world.broken
 

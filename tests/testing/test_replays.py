@@ -6,11 +6,12 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from stores import Stores
 
 from flowmetal.errors import LispError
 from flowmetal.runtime.clock import Chance, VirtualClock
 from flowmetal.runtime.engine import Engine
-from flowmetal.store.memory import MemoryStore
+from flowmetal.store.protocol import Store
 from flowmetal.testing import Replay, World, replay
 
 PROGRAM = """(defforeign charge [x])
@@ -27,8 +28,8 @@ PROGRAM = """(defforeign charge [x])
 """
 
 
-async def _record() -> bytes:
-    engine = Engine(MemoryStore(), connectors=[World()], clock=VirtualClock(), chance=Chance(7))
+async def _record(store: Store) -> bytes:
+    engine = Engine(store, connectors=[World()], clock=VirtualClock(), chance=Chance(7))
     await engine.open()
     try:
         await engine.load(PROGRAM, file="old.flow")
@@ -45,9 +46,9 @@ async def _record() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recorded(tmp_path_factory: pytest.TempPathFactory, module_stores: Stores) -> Path:
     path = tmp_path_factory.mktemp("recorded") / "f.flowlog"
-    path.write_bytes(asyncio.run(_record()))
+    path.write_bytes(asyncio.run(_record(module_stores.quick())))
     return path
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flowmetal.errors import FlowConflict, FlowEnded, FlowNotFound, LispError, OtherClock, StoreError
@@ -28,6 +28,7 @@ from flowmetal.runtime.control import WRITES, Make, control
 from flowmetal.runtime.crashes import CrashWatch
 from flowmetal.runtime.definitions_log import DefinitionsLog
 from flowmetal.runtime.dispatch import Dispatcher, terms, waits_to_begin
+from flowmetal.runtime.errands import Errands
 from flowmetal.runtime.fork import Forks
 from flowmetal.runtime.keeping import Keeping
 from flowmetal.runtime.keyed_locks import KeyedLocks
@@ -61,7 +62,7 @@ RETRY_SECONDS = 1.0
 """After the store has failed, how long until it is asked again."""
 
 
-class Engine:
+class Engine(Errands):
     """Runs the flows of one store."""
 
     def __init__(
@@ -69,6 +70,7 @@ class Engine:
         fuel: int = FUEL, resident: int = RESIDENT, after_slice: Callable[[Process], None] | None = None,
         keep_snapshot: Callable[[Process], bool] = snapshots.worth, retry_seconds: float = RETRY_SECONDS,
     ) -> None:  # fmt: skip
+        super().__init__(retry_seconds)
         self.store = store
         self.writer: CommitWriter = InlineWriter(store) if isinstance(store, MemoryStore) else Writer(store)
         self.wakes = snapshots.Wakes(store)
@@ -80,7 +82,6 @@ class Engine:
         """Called after each slice of fuel: simulations look at the state there, or make it anew from its encoding."""
         self.keep_snapshot = keep_snapshot
         """Whether a commit is to hold a snapshot of its flow."""
-        self.retry_seconds = retry_seconds
         self.public_url = "http://127.0.0.1:8421"
         self.supply = Supplies(self.clock, self.chance, lambda: self.public_url)
         self.actors: dict[str, Actor] = {}
@@ -109,12 +110,8 @@ class Engine:
         self.watchers = Watchers()
         self.watch = self.watchers.watch
         self.sharing = Sharing(self)
-        self.tasks: set[asyncio.Task[Any]] = set()
-        self.attending: set[asyncio.Task[Any]] = set()
-        """Tasks that never end by themselves."""
         self.sending = KeyedLocks()
         """Messages being sent, so that two with one key are one."""
-        self.closing = False
 
     # Life
 
@@ -188,54 +185,12 @@ class Engine:
             self._sweeper.cancel()
         self.foreign.close()
         self.keeping.retention.close()
-        tasks = [t for t in (*self.tasks, *self.attending) if t is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.end_errands()
 
     async def _release(self) -> None:
         await self.dispatcher.close()
         self.watchers.close()
         await self.writer.stop()
-
-    def spawn(self, coroutine: Any) -> asyncio.Task[Any]:
-        """A task of the engine: its failure is the loop's to report, its end the engine's to wait for."""
-        task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(coroutine)
-        self.tasks.add(task)
-        task.add_done_callback(self._task_done)
-        return task
-
-    def attend(self, coroutine: Any) -> None:
-        """A task that goes on until the engine ends, and is no work of it."""
-        task = self.spawn(coroutine)
-        self.tasks.discard(task)
-        self.attending.add(task)
-
-    def _task_done(self, task: asyncio.Task[Any]) -> None:
-        self.tasks.discard(task)
-        self.attending.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            self.report(task.exception(), task)
-        if self.clock.virtual:
-            self.timers.arm()
-
-    def report(self, error: BaseException | None, task: asyncio.Task[Any] | None = None) -> None:
-        """Says in the log of this process that something failed that should not have."""
-        asyncio.get_running_loop().call_exception_handler({"message": "a task of the engine failed", "exception": error, "task": task})
-
-    def insist(self, work: Callable[[], Awaitable[Any]]) -> asyncio.Task[Any]:
-        """A task that does something until it is done, whatever the store says meanwhile."""
-        return self.spawn(self.until_done(work))
-
-    async def until_done(self, work: Callable[[], Awaitable[Any]]) -> Any:
-        """Does something that the store may refuse at the moment: again, until it is done."""
-        while True:
-            try:
-                return await work()
-            except StoreError:
-                if self.closing:
-                    raise asyncio.CancelledError from None
-                await asyncio.sleep(self.retry_seconds)
 
     def recover_later(self, flow_id: str, since: int) -> None:
         """A commit of a flow failed, at its row `since` or later: the flow is read again from the log a while from now."""
@@ -260,6 +215,11 @@ class Engine:
         async with self.defining:
             self.definitions.stale = True
             await self.catch_up()
+
+    def errand_done(self) -> None:
+        """See `Errands.errand_done`: virtual time goes on when nothing else does."""
+        if self.clock.virtual:
+            self.timers.arm()
 
     def _idle(self) -> bool:
         return not self.tasks and not self.foreign.busy

@@ -12,6 +12,8 @@ from typing import Any
 
 import uvicorn
 
+from flowmetal.client.http_server import Server
+
 Application = AbstractAsyncContextManager[Any]
 
 
@@ -30,15 +32,15 @@ def serving(app: Any) -> Iterator[str]:
     made: Application = app if isinstance(app, AbstractAsyncContextManager) else _just(app)
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
-    servers: list[uvicorn.Server] = []
+    servers: list[tuple[Server, asyncio.AbstractEventLoop]] = []
     failures: list[BaseException] = []
     started = threading.Event()
 
     async def main() -> None:
         async with made as application:
             config = uvicorn.Config(application, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
-            server = uvicorn.Server(config)
-            servers.append(server)
+            server = Server(config)
+            servers.append((server, asyncio.get_running_loop()))
             task = asyncio.create_task(server.serve(sockets=[sock]))
             while not server.started and not task.done():
                 await asyncio.sleep(0.005)
@@ -60,7 +62,9 @@ def serving(app: Any) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{sock.getsockname()[1]}"
     finally:
-        servers[0].should_exit = True
+        server, loop = servers[0]
+        with contextlib.suppress(RuntimeError):  # it has ended by itself
+            loop.call_soon_threadsafe(server.end)
         thread.join(20)
         sock.close()
     if failures:

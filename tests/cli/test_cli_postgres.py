@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 from command_line import Cli, Done
 from forks import Forks
 from postgres_server import Server
-from processes import end_host, store_at
+from processes import end_host, has_ended, store_at
 from stores import Stores
 from test_cli_serve import listening
 
@@ -111,6 +114,30 @@ def test_several_interpreters_share_a_store_and_one_that_hangs_loses_its_flows(t
             second.kill()
             first.wait(60)
             second.wait(60)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interpreter_whose_server_is_away_ends_when_it_is_asked_to(there: Cli, postgres: Server, number: signal.Signals) -> None:
+    with there.popen("serve", "--port", "0") as serving:
+        url = listening(serving)
+        postgres.stop("immediate")
+        try:
+            asking = threading.Thread(target=unanswered, args=(url,))
+            asking.start()  # and the interpreter waits for the server
+            assert not has_ended(serving.pid, 1)
+            serving.send_signal(number)
+            _, err = serving.communicate(timeout=20)
+            asking.join()
+        finally:
+            serving.kill()
+            postgres.start()
+    assert serving.returncode == 0 and "Traceback" not in err
+
+
+def unanswered(url: str) -> None:
+    """Asks for a page of callbacks, which the store has to look for."""
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/v1/callbacks/no-such-token", b"1", timeout=60) as answer:
+        answer.read()
 
 
 def wait_until_shared(url: str, parts: list[int]) -> None:

@@ -180,7 +180,7 @@ class Host:
         if self.store.kind == "postgresql":
             from flowmetal.store.postgres_store import PostgresStore
 
-            shared = PostgresStore(self.store.url, on_taken=self._on_taken)
+            shared = PostgresStore(self.store.url, on_taken=self._on_taken, leaving=self._stopping)
             self.token = shared.get_meta("token") or token_of(self.store)
             return shared
         from flowmetal.store.duckdb_store import DuckDBStore

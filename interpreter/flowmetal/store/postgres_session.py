@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Collection
@@ -45,8 +46,10 @@ _CUT: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid 
 class Session:
     """The connection of one interpreter."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, leaving: threading.Event | None = None) -> None:
+        """Once `leaving` is set, a server that is away is not waited for any more."""
         self.url = url
+        self._leaving = leaving or threading.Event()
         self.id = str(uuid.uuid4())
         self.fence = 1
         self.commits = 0
@@ -66,7 +69,8 @@ class Session:
         return bool(self.connection.closed) or getattr(error, "sqlstate", None) in _GOING
 
     def come_back(self) -> None:
-        """Connects again, waiting for the server; StoreError when it stays away, or when others have taken this interpreter for dead."""
+        """Connects again, waiting for the server; StoreError when it stays away, or when others have taken this interpreter for dead.
+        Who is leaving tries once."""
         until = time.monotonic() + COME_BACK_SECONDS
         pause = 0.02
         self.connection.close()
@@ -79,9 +83,9 @@ class Session:
                 self.connection.close()
                 if isinstance(error, StoreError) and error.type != "store/unreachable":
                     raise
-                if time.monotonic() + pause > until:
+                if self._leaving.is_set() or time.monotonic() + pause > until:
                     raise StoreError(f"{without_password(self.url)} went away", type="store/unreachable", hint="Is the server running?") from error
-            time.sleep(pause)
+            self._leaving.wait(pause)
             pause = min(1.0, pause * 1.5)
 
     def announce(self, host: str | None) -> None:

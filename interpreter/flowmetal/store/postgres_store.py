@@ -8,6 +8,7 @@ A commit whose answer was lost is looked for when the server is back: it is in t
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
@@ -41,15 +42,18 @@ TRY_AGAIN: Final = ("40001", "40P01")
 class PostgresStore:
     """A `Store` in a database that is its own, for any number of interpreters."""
 
-    def __init__(self, url: str, *, faults: Faults | None = None, on_taken: Callable[[], object] | None = None) -> None:
-        """`on_taken` is called, on the writer's thread, when others have taken this interpreter for dead: nothing more can be done here."""
+    def __init__(
+        self, url: str, *, faults: Faults | None = None, on_taken: Callable[[], object] | None = None, leaving: threading.Event | None = None
+    ) -> None:  # fmt: skip
+        """`on_taken` is called, on the writer's thread, when others have taken this interpreter for dead: nothing more can be done here.
+        Once `leaving` is set, a server that is away is not waited for any more."""
         self.url = url
         self._on_taken = on_taken
         self._faults = faults
         self._known: dict[str, int] = {}
         self._closed = False
         self._pool = Pool(url)
-        self._session = Session(url)
+        self._session = Session(url, leaving)
         self._listener: Listener | None = None
         self.offers = PostgresOffers(self._session, self._run)
         self._last_pos = self._followed = self._greatest_pos()

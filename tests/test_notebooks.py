@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+from processes import end_host, store_at
+from stores import Stores, named
 
-from flowmetal.client.host_file import lock_holder
-from flowmetal.client.store_url import resolve
+from flowmetal.client.store_url import StoreUrl
 
 pytestmark = pytest.mark.slow
 
@@ -30,25 +30,24 @@ each = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=[path.stem for path in
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder for a copy of a notebook; its store stands beside it, and whoever hosts that ends with the test."""
-    yield tmp_path
-    pid = lock_holder(resolve(tmp_path / "flowmetal.duckdb", environ={}))
-    if pid:
-        psutil.Process(pid).terminate()
+def store(tmp_path: Path, stores: Stores) -> Iterator[StoreUrl]:
+    """The store of a notebook's copy, and whoever hosts it until the end of the test."""
+    store = stores.at(tmp_path / "flowmetal.duckdb")
+    yield store
+    end_host(store)
 
 
 @each
-def test_a_notebook_runs_and_says_what_it_said(notebook: Path, folder: Path) -> None:
+def test_a_notebook_runs_and_says_what_it_said(notebook: Path, tmp_path: Path, store: StoreUrl) -> None:
     import nbformat
 
     if UPDATE:
-        save_anew(notebook, folder)
-    copy = shutil.copy(notebook, folder)
-    env = {k: v for k, v in os.environ.items() if k != "FLOWMETAL_STORE"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={folder}", "-c", os.devnull]
+        save_anew(notebook, tmp_path)
+    copy = shutil.copy(notebook, tmp_path)
+    env = {k: v for k, v in os.environ.items() if k != "FLOWMETAL_STORE"} | named(store)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={tmp_path}", "-c", os.devnull]
     command += ["--nbval", "--nbval-cell-timeout=60", str(copy)]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout[-5000:]
     cells = sum(cell.cell_type == "code" for cell in nbformat.read(notebook, as_version=4).cells)
     assert f"{cells} passed" in done.stdout
@@ -84,7 +83,5 @@ def save_anew(notebook: Path, folder: Path) -> None:
     try:
         client.execute()
     finally:
-        pid = lock_holder(resolve(where / "flowmetal.duckdb", environ={}))
-        if pid:
-            psutil.Process(pid).terminate()
+        end_host(store_at(where / "flowmetal.duckdb"))
     nbformat.write(document, notebook)

@@ -53,6 +53,7 @@ def test_on_disk_it_is_the_same(name: str, stores: Stores, tmp_path: Path) -> No
     on_disk(PROGRAMS[name], stores, tmp_path)
 
 
+@both
 @pytest.mark.long
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_on_disk_it_is_the_same_for_every_form(name: str, stores: Stores, tmp_path: Path) -> None:

@@ -44,8 +44,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """`flowmetal lab FOLDER`, with settings and workspaces of its own; its URL."""
+def server(folder: Path, more: dict[str, str]) -> Iterator[str]:
+    """`flowmetal lab FOLDER`, with settings and workspaces of its own, and more in its environment; its URL."""
     port = free_port()
     home = folder / ".jupyter-test"
     environment = {
@@ -57,6 +57,7 @@ def server(folder: Path) -> Iterator[str]:
         "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        **more,
     }
     command = [sys.executable, "-m", "flowmetal", "lab", str(folder), "--", "--no-browser", f"--port={port}", "--IdentityProvider.token="]
     command += ["--expose-app-in-browser", "--ServerApp.disable_check_xsrf=True"]

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import lab_driver
-import psutil
 import pytest
 from lab_driver import CHROMIUM, Notebook, browser_page, errors, texts
+from processes import end_host
+from stores import Stores, named
 
 import flowmetal
-from flowmetal.client.host_file import lock_holder
-from flowmetal.client.store_url import resolve
+from flowmetal.client.store_url import StoreUrl
 
 ROOT = Path(__file__).parents[2]
 PICTURE = ROOT / "docs" / "images" / "notebook.png"
@@ -29,17 +29,16 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """JupyterLab on a copy of the notebooks; its URL and the folder."""
+def lab(tmp_path_factory: pytest.TempPathFactory, module_stores: Stores) -> Iterator[tuple[str, Path, StoreUrl]]:
+    """JupyterLab on a copy of the notebooks; its URL, the folder and the store."""
     folder = tmp_path_factory.mktemp("lab") / "notebooks"
     shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns("*.duckdb*", ".ipynb_checkpoints"))
+    store = module_stores.at(folder / "flowmetal.duckdb")
     try:
-        with lab_driver.server(folder) as url:
-            yield url, folder
+        with lab_driver.server(folder, named(store)) as url:
+            yield url, folder, store
     finally:
-        pid = lock_holder(resolve(folder / "flowmetal.duckdb", environ={}))
-        if pid:
-            psutil.Process(pid).terminate()
+        end_host(store)
 
 
 def view(page: Any, name: str) -> Any:
@@ -47,8 +46,8 @@ def view(page: Any, name: str) -> Any:
     return page.locator(".fm-history", has_text=name)
 
 
-def test_the_tour_runs_and_its_view_pauses_and_resumes_a_flow(lab: tuple[str, Path]) -> None:
-    url, folder = lab
+def test_the_tour_runs_and_its_view_pauses_and_resumes_a_flow(lab: tuple[str, Path, StoreUrl]) -> None:
+    url, _, store = lab
     with browser_page(1240, 1060) as page:
         faults: list[str] = []
         page.on("pageerror", lambda error: faults.append(str(error)))
@@ -65,7 +64,7 @@ def test_the_tour_runs_and_its_view_pauses_and_resumes_a_flow(lab: tuple[str, Pa
         yours = view(page, "A-18")
         yours.scroll_into_view_if_needed()
         flow_id = yours.get_attribute("data-flow")
-        with flowmetal.open(folder / "flowmetal.duckdb") as fm:
+        with flowmetal.open(store.url) as fm:
             tour.add_and_start("@yours")  # from here on a cell waits, and the buttons must work all the same
             yours.get_by_role("button", name="Pause").click()
             yours.locator(".fm-badge[data-status=paused]").wait_for()
@@ -108,10 +107,10 @@ def take_picture(page: Any, waiting: Any) -> None:
     page.screenshot(path=PICTURE)
 
 
-def test_views_outlive_their_kernel_and_are_pictures_without_one(lab: tuple[str, Path]) -> None:
+def test_views_outlive_their_kernel_and_are_pictures_without_one(lab: tuple[str, Path, StoreUrl]) -> None:
     import nbformat
 
-    url, folder = lab
+    url, folder, _ = lab
     code = ["(defflow waits [] (receive)) (start waits)", "(defflow adds [a b] (+ a b)) (def sum (start adds 1 2)) @sum sum"]
     small = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "flowmetal", "display_name": "Flowmetal", "language": "flowmetal"}})
     small.cells = [nbformat.v4.new_code_cell(source) for source in code]

@@ -2,8 +2,9 @@
 
     python tests/crash/soak_shared.py [--seconds 600] [--seed 1] [--interpreters 4]
 
-In and out: as `soak`. Each call goes to whichever interpreter chance says; who was stopped for longer than its lease finds that the
-others have its flows, and ends. At the end the store is opened here, and its log audited.
+In and out: as `soak`. One that was killed starts again while others are killed. Each call goes to whichever interpreter chance
+says; who was stopped for longer than its lease finds that the others have its flows, and ends. At the end the store is opened
+here, and its log audited.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +46,9 @@ class SharedSoak(Soak):
     chance: random.Random = field(default_factory=random.Random)
     stops: int = 0
     server_restarts: int = 0
+    starts: dict[int, Future[None]] = field(default_factory=dict)
+    """Interpreters that were started again, by their place among `members`, each with when it is there."""
+    starting: ThreadPoolExecutor = field(default_factory=ThreadPoolExecutor)
 
     def address(self) -> str:
         return self.chance.choice(self.members).url
@@ -72,21 +77,40 @@ class SharedSoak(Soak):
         next_restart = time.monotonic() + (end - time.monotonic()) / 3
         while time.monotonic() < end and not self.failures:
             self.over.wait(min(1.0, max(0.1, end - time.monotonic())))
-            member = chance.choice(self.members)
+            there = self._there()
             if time.monotonic() > next_restart:
+                self._all_there()
                 self.server.stop(chance.choice(["fast", "immediate"]))
                 self.server.start()
                 self.server_restarts += 1
                 next_restart = end if self.server_restarts == 2 else time.monotonic() + (end - time.monotonic()) / 2
-            elif chance.random() < 0.2:
-                self._hold(member, chance.choice([0.5, 2.0, LEASE_SECONDS + 3.0]))
+            elif not there:
+                continue
+            elif chance.random() < 0.1:
+                self._hold(chance.choice(there), chance.choice([0.5, 2.0, LEASE_SECONDS + 3.0]))
             else:
-                member.kill()
+                place = chance.choice(there)
+                self.members[place].kill()
                 self.kills += 1
-                self._begin(member)
+                self.starts[place] = self.starting.submit(self._begin, self.members[place])
+        self._all_there()
 
-    def _hold(self, member: Served, seconds: float) -> None:
+    def _all_there(self) -> None:
+        """Waits until those that were started again are up."""
+        for start in self.starts.values():
+            start.result()
+
+    def _there(self) -> list[int]:
+        """The places of interpreters that are up."""
+        up = [place for place in range(self.interpreters) if place not in self.starts or self.starts[place].done()]
+        for place in up:
+            if place in self.starts:
+                self.starts.pop(place).result()
+        return up
+
+    def _hold(self, place: int, seconds: float) -> None:
         """Stops an interpreter for a while. For longer than its lease, it finds that the others have its flows, and ends by itself."""
+        member = self.members[place]
         os.kill(member.pid, signal.SIGSTOP)
         self.stops += 1
         self.over.wait(seconds)
@@ -95,7 +119,7 @@ class SharedSoak(Soak):
             process = psutil.Process(member.pid)
             process.wait(60)
             member.reap()
-            self._begin(member)
+            self.starts[place] = self.starting.submit(self._begin, member)
 
     def _calm(self) -> None:
         self.over.wait(self.calm)
@@ -106,6 +130,7 @@ class SharedSoak(Soak):
         print(f"{self.stops} stops, {self.server_restarts} restarts of the server", flush=True)
 
     def _kill_all(self) -> None:
+        self.starting.shutdown()
         for member in self.members:
             if member.pid and psutil.pid_exists(member.pid):
                 os.kill(member.pid, signal.SIGCONT)

@@ -72,6 +72,8 @@ def test_a_call_that_a_worker_elsewhere_has_is_called_off(url: str, answer: str)
         elif answer == "failed":
             await b.foreign.fail(task["id"], {"type": "x/full", "message": "full"})
         elif answer == "lease ran out":
+            next_one = asyncio.create_task(b.foreign.lease(["charge"], wait=3))
+            await until(lambda: b.foreign.pollers)
             b.foreign._ran_out(b.foreign.leases[task["id"]])
         else:
             await killed(b)
@@ -80,6 +82,7 @@ def test_a_call_that_a_worker_elsewhere_has_is_called_off(url: str, answer: str)
         assert set(told) == {"unknown"} if expected is None else told == expected or told["error"]["message"] == "full"
         assert await a.foreign.lease(["charge"], wait=0.1) == []
         if answer == "lease ran out":
+            assert await next_one == []
             with pytest.raises(LeaseLost):
                 await b.foreign.complete(task["id"], "late")
         alive = [a] if answer == "died" else [a, b]

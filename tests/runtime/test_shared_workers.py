@@ -179,7 +179,7 @@ def test_the_limit_of_a_queue_holds_over_the_workers_of_both(url: str) -> None:
     async def body(a: Engine, b: Engine) -> None:
         await a.queues.declare("till", Map.of([(kw("concurrency"), 2)]), "k", "test")
         flows = [await flow_of(a, "queued", n) for n in range(6)]
-        at_work, most = 0, 0
+        at_work, most, together = 0, 0, asyncio.Event()
 
         async def work(engine: Engine) -> None:
             nonlocal at_work, most
@@ -187,6 +187,9 @@ def test_the_limit_of_a_queue_holds_over_the_workers_of_both(url: str) -> None:
                 for task in await engine.foreign.lease(["charge"], wait=5):
                     at_work += 1
                     most = max(most, at_work)
+                    if at_work == 2:
+                        together.set()
+                    await asyncio.wait_for(together.wait(), 10)
                     await asyncio.sleep(0.02)
                     at_work -= 1
                     await engine.foreign.complete(task["id"], "paid")

@@ -37,6 +37,8 @@ POLL: Final = 0.5
 """Seconds after which the table is looked at when no sign came."""
 COMPARE: Final = 10.0
 """Seconds between two looks whether the table and this engine agree."""
+_WANTED: Final = frozenset({kinds.EFFECT_REQUESTED, kinds.EFFECT_CANCELLING})
+"""What says whether a call is wanted."""
 
 
 class Offers:
@@ -191,8 +193,9 @@ class Offers:
         engine = self.engine
         try:
             await engine.catch_up_all()
-            rows: list[Row] = await engine.writer.call(engine.store.rows, offer.flow_id, offer.seq - 1, 1)
-            if rows and rows[0].step == offer.step:
+            rows: list[Row] = await engine.writer.call(engine.store.rows, offer.flow_id, offer.seq - 1, None, _WANTED)
+            called_off = any(row.step == offer.step and row.kind == kinds.EFFECT_CANCELLING for row in rows)
+            if rows and rows[0].step == offer.step and not called_off:
                 task = engine.foreign.task(offer.flow_id, offer.run, to_draft(rows[0], loader(engine.definitions.registry)), offer.attempt)
                 task.guest = True
                 return task

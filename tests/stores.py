@@ -6,6 +6,8 @@ store is; one that is about a store of one kind says so, and why, by the mark `o
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,8 @@ class Stores:
             from flowmetal.store.postgres_store import PostgresStore
 
             return self._kept(PostgresStore(where.url, faults=faults))
+        if not where.file.exists():
+            where.file.write_bytes(empty_file())
         return self._kept(DuckDBStore(where.file, faults=faults))
 
     def quick(self, faults: Faults | None = None) -> Store:
@@ -87,3 +91,12 @@ class Stores:
     def _kept(self, store: Store) -> Store:
         self._opened.append(store)
         return store
+
+
+@functools.cache
+def empty_file() -> bytes:
+    """A DuckDB store that was just made: copied in half the time that making another takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "empty.duckdb"
+        DuckDBStore(path).close()
+        return path.read_bytes()

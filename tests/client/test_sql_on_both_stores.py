@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import nbformat
 import pytest
 from documents import ROOT, blocks, codes, tables
 from jupyter_client.manager import start_new_kernel
@@ -73,9 +72,10 @@ def cells() -> dict[str, str]:
     """The queries of the notebooks."""
     found = {}
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        for n, cell in enumerate(nbformat.read(path, as_version=4).cells):
-            if cell.cell_type == "code" and cell.source.startswith("%%sql"):
-                found[f"{path.name}[{n}]"] = re.sub(r"^%%sql( \w+ <<)?\s*", "", cell.source)
+        for n, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
+            source = "".join(cell["source"])
+            if cell["cell_type"] == "code" and source.startswith("%%sql"):
+                found[f"{path.name}[{n}]"] = re.sub(r"^%%sql( \w+ <<)?\s*", "", source)
     return found
 
 

@@ -1,9 +1,10 @@
 """Throughput of one store in PostgreSQL with 1, 2 and 4 interpreters, and where the limit is then.
 
-    python benchmarks/scaling.py [--flows 400] [--steps 10] [--repeats 3]
+    python benchmarks/scaling.py [--flows 400] [--steps 10] [--repeats 3] [--interpreters 1 2 4]
 
-In: a PostgreSQL's binaries. Out: for each number of interpreters the steps a second, as a ratio to one interpreter; and what each
-step took of the interpreters' CPU, of the server's, commits and bytes of WAL. All in one run, in turn, so that a busy machine is busy for all.
+In: a PostgreSQL's binaries. Out: for each number of interpreters the steps a second, as a ratio to one interpreter; what each step took of the
+interpreters' CPU, of the server's, of commits and bytes of WAL; and how many of the server's backends, looked at every 20 ms, were computing, waiting for
+the disk and waiting for one another. All in one run, in turn, so that a busy machine is busy for all. The server's settings are its own, fsync among them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +35,7 @@ from flowmetal.client.store_url import resolve
 
 PROGRAM = """
 (defflow worker [n] (dotimes [_ n] (sleep #dur "1ms")) n)
-(defflow many [flows steps] (dotimes [_ flows] (start worker [steps])) flows)
+(defflow many [flows steps] (dotimes [_ flows] (start worker steps)) flows)
 """
 
 
@@ -46,6 +49,13 @@ class Run:
     server_cpu: float
     commits: int
     wal: int
+    backends: dict[str, float]
+    """How many, on the average, were doing what."""
+
+
+BACKENDS = """SELECT CASE wait_event_type WHEN 'Lock' THEN 'locks' WHEN 'LWLock' THEN 'locks' WHEN 'IO' THEN 'disk' ELSE 'computing' END, count(*)
+    FROM pg_stat_activity WHERE backend_type = 'client backend' AND state = 'active' AND pid <> pg_backend_pid()
+    AND coalesce(wait_event_type, '') NOT IN ('Client', 'Timeout') GROUP BY 1"""
 
 
 class Interpreters:
@@ -113,19 +123,51 @@ def measure(server: Server, count: int, flows: int, steps: int, folder: Path) ->
         said = "SELECT (SELECT coalesce(sum(commits), 0) FROM fm.interpreters), pg_current_wal_lsn() - '0/0'::pg_lsn"
         before, cpu, postgres, begun = group.sql.execute(said).fetchone(), group.cpu(), server_cpu(server), time.perf_counter()
         group.call("POST", "/v1/flows", {"name": "many", "args": [flows, steps], "id": "run"})
-        wait(group, flows + 6)
+        backends = wait(group, flows + 6)
         seconds = time.perf_counter() - begun
         after = group.sql.execute(said).fetchone()
         assert before is not None and after is not None
-        return Run(seconds, flows * steps, group.cpu() - cpu, server_cpu(server) - postgres, int(after[0] - before[0]), int(after[1] - before[1]))
+        return Run(seconds, flows * steps, group.cpu() - cpu, server_cpu(server) - postgres, int(after[0] - before[0]), int(after[1] - before[1]), backends)
     finally:
         group.end()
 
 
-def wait(group: Interpreters, ended: int) -> None:
-    """Waits until so many flows have ended."""
-    while group.sql.execute("SELECT count(*) FROM fm.log WHERE kind = 'flow-completed'").fetchone() != (ended,):
+def wait(group: Interpreters, ended: int) -> dict[str, float]:
+    """Waits until so many flows have ended; what the server's backends did meanwhile."""
+    seen: Counter[str] = Counter()
+    looks = 0
+    said = "SELECT count(*) FILTER (WHERE kind = 'flow-completed'), count(*) FILTER (WHERE kind = 'flow-failed') FROM fm.log"
+    while (found := group.sql.execute(said).fetchone()) != (ended, 0):
+        assert found is not None and not found[1], "a flow has failed"
+        seen.update(dict(group.sql.execute(BACKENDS).fetchall()))
+        looks += 1
         time.sleep(0.02)
+    return {what: seen[what] / max(1, looks) for what in ("computing", "disk", "locks")}
+
+
+HEADS = (
+    "interpreters", "steps/s", "to one", "CPU of interpreters a step", "CPU of PostgreSQL a step", "steps a commit", "WAL a step", "cores busy",
+    "backends computing, at the disk, at locks",
+)  # fmt: skip
+
+
+def lines(runs: dict[int, list[Run]]) -> Iterator[str]:
+    """What was found, as a table."""
+    one = statistics.median(run.steps / run.seconds for run in next(iter(runs.values())))
+    for cells in (HEADS, ["---"] * len(HEADS), *(_cells(count, each, one) for count, each in runs.items())):
+        yield f"| {' | '.join(cells)} |"
+
+
+def _cells(count: int, each: list[Run], one: float) -> list[str]:
+    rate = statistics.median(run.steps / run.seconds for run in each)
+    middle = sorted(each, key=lambda run: run.seconds)[len(each) // 2]
+    busy = (middle.interpreters_cpu + middle.server_cpu) / middle.seconds
+    return [
+        str(count), f"{rate:.0f}", f"{rate / one:.2f}",
+        f"{middle.interpreters_cpu / middle.steps * 1e3:.2f} ms", f"{middle.server_cpu / middle.steps * 1e3:.2f} ms",
+        f"{middle.steps / middle.commits:.1f}", f"{middle.wal / middle.steps:.0f} B", f"{busy:.1f} of {psutil.cpu_count()}",
+        ", ".join(f"{count:.1f}" for count in middle.backends.values()),
+    ]  # fmt: skip
 
 
 def main() -> None:
@@ -134,31 +176,20 @@ def main() -> None:
     parser.add_argument("--flows", type=int, default=400)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--interpreters", type=int, nargs="+", default=[1, 2, 4])
     options = parser.parse_args()
     found = binaries()
     assert found is not None, "PostgreSQL is not installed"
-    server = Server(found)
+    server = Server(found, durable=True)
+    runs: dict[int, list[Run]] = {count: [] for count in options.interpreters}
     try:
         with tempfile.TemporaryDirectory() as folder:
-            counts = (1, 2, 4)
-            runs: dict[int, list[Run]] = {count: [] for count in counts}
             for _ in range(options.repeats):
-                for count in counts:
-                    runs[count].append(measure(server, count, options.flows, options.steps, Path(folder)))
+                for count, each in runs.items():
+                    each.append(measure(server, count, options.flows, options.steps, Path(folder)))
     finally:
         server.remove()
-    one = statistics.median(run.steps / run.seconds for run in runs[1])
-    print("| interpreters | steps/s | to one | CPU of interpreters a step | CPU of PostgreSQL a step | steps a commit | WAL a step | cores busy |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for count, each in runs.items():
-        rate = statistics.median(run.steps / run.seconds for run in each)
-        middle = sorted(each, key=lambda run: run.seconds)[len(each) // 2]
-        ours, theirs = middle.interpreters_cpu / middle.steps * 1e3, middle.server_cpu / middle.steps * 1e3
-        busy = (middle.interpreters_cpu + middle.server_cpu) / middle.seconds
-        print(
-            f"| {count} | {rate:.0f} | {rate / one:.2f} | {ours:.2f} ms | {theirs:.2f} ms | {middle.steps / middle.commits:.1f} "
-            f"| {middle.wal / middle.steps:.0f} B | {busy:.1f} of {psutil.cpu_count()} |"
-        )
+    print("\n".join(lines(runs)))
 
 
 if __name__ == "__main__":

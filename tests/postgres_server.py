@@ -38,12 +38,13 @@ def binaries() -> Path | None:
 
 
 class Server:
-    """A server from its making to its end."""
+    """A server from its making to its end. One that is `durable` waits for its disk, as a real one does: for benchmarks."""
 
-    def __init__(self, binaries: Path) -> None:
+    def __init__(self, binaries: Path, *, durable: bool = False) -> None:
         _sweep()
         self._binaries = binaries
-        self.folder = Path(tempfile.mkdtemp(prefix="fm-pg-", dir=_place()))
+        self._durable = durable
+        self.folder = Path(tempfile.mkdtemp(prefix="fm-pg-", dir=PLACES[-1] if durable else _place()))
         self._as: dict[str, Any] = {}
         if os.geteuid() == 0:
             account = _other_than_root()
@@ -62,7 +63,9 @@ class Server:
 
     def start(self) -> None:
         """Starts it. What the machine's own end would lose is not tested, so nothing waits for the disk."""
-        options = f"-k {self.folder} -c listen_addresses='' -c fsync=off -c max_wal_size=128MB -c max_connections=60"
+        options = f"-k {self.folder} -c listen_addresses='' -c max_connections=60"
+        if not self._durable:
+            options += " -c fsync=off -c max_wal_size=128MB"
         self._run("pg_ctl", "-D", str(self.data), "-w", "-t", "60", "-l", str(self.folder / "log"), "-o", options, "start")
 
     def stop(self, mode: str = "fast") -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from postgres_server import Server
 
 pytestmark = pytest.mark.slow
 
@@ -46,6 +47,14 @@ def test_the_workloads_of_peers_run() -> None:
     found = {line["workload"]: line for line in map(json.loads, done.stdout.splitlines())}
     assert list(found) == WORKLOADS
     assert (found["W5"]["lost"], found["W5"]["more"]) == (0, 0)
+
+
+def test_several_interpreters_are_measured(postgres: Server) -> None:
+    """`postgres` says whether there is a server to be had; the benchmark has one of its own, on the disk."""
+    command = [sys.executable, str(ROOT / "scaling.py"), "--flows", "4", "--steps", "2", "--repeats", "1", "--interpreters", "1", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line.split(" | ")[0] for line in done.stdout.splitlines()] == ["| interpreters", "| ---", "| 1", "| 2"]
 
 
 def test_the_language_gives_what_python_gives() -> None:

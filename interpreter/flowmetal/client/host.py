@@ -15,7 +15,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -153,12 +153,15 @@ class Host:
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> socket.socket | None:
         """Store, engine, connectors; and the socket, bound but not yet answering."""
-        from flowmetal.connect.deferred import connectors
+        make_store = self._store_maker()
+        opening = asyncio.get_running_loop().run_in_executor(None, make_store)
+        from flowmetal.connect.deferred import connectors  # while the database opens the file
         from flowmetal.connect.secrets import secrets_of
         from flowmetal.runtime.engine import Engine
 
-        self._backend = self._open_store()
+        self._backend = await opening
         stack.callback(self._backend.close)
+        self.token = self._token()
         listener = None
         if self.options.listen is not None:
             listener = self._bind(self.options.listen)
@@ -171,22 +174,24 @@ class Host:
         stack.push_async_callback(self.engine.close)
         return listener
 
-    def _open_store(self) -> Any:
+    def _store_maker(self) -> Callable[[], Any]:
+        """What opens the store, with all that it needs loaded."""
         if self.store.kind == "memory":
             from flowmetal.store.memory import MemoryStore
 
-            self.token = os.environ.get("FLOWMETAL_TOKEN") or os.urandom(24).hex()
-            return MemoryStore()
+            return MemoryStore
         if self.store.kind == "postgresql":
             from flowmetal.store.postgres_store import PostgresStore
 
-            shared = PostgresStore(self.store.url, on_taken=self._on_taken, leaving=self._stopping)
-            self.token = shared.get_meta("token") or token_of(self.store)
-            return shared
+            return lambda: PostgresStore(self.store.url, on_taken=self._on_taken, leaving=self._stopping)
         from flowmetal.store.duckdb_store import DuckDBStore
 
-        self.token = token_of(self.store)
-        return DuckDBStore(self.store.file)
+        return lambda: DuckDBStore(self.store.file)
+
+    def _token(self) -> str:
+        if self.store.kind == "memory":
+            return os.environ.get("FLOWMETAL_TOKEN") or os.urandom(24).hex()
+        return (self._backend.get_meta("token") if self.store.kind == "postgresql" else None) or token_of(self.store)
 
     def _clock(self) -> dict[str, Any]:
         if (self.options.clock or self._backend.get_meta("clock")) != "virtual":

@@ -46,7 +46,7 @@ from flowmetal.runtime.tasks import Tasks
 from flowmetal.runtime.timers import Timers
 from flowmetal.runtime.topics import Topics
 from flowmetal.runtime.upgrade import Upgrades
-from flowmetal.runtime.watching import Watchers
+from flowmetal.runtime.watching import Endings, Watchers
 from flowmetal.store import kinds
 from flowmetal.store.memory import MemoryStore
 from flowmetal.store.protocol import Commit, CommitResult, Duplicate, Result, Row, Store, StoreConflict
@@ -109,6 +109,7 @@ class Engine(Errands):
         self.crashes = CrashWatch(self)
         self.watchers = Watchers()
         self.watch = self.watchers.watch
+        self.endings = Endings()
         self.sharing = Sharing(self)
         self.sending = KeyedLocks()
         """Messages being sent, so that two with one key are one."""
@@ -274,6 +275,8 @@ class Engine(Errands):
         """Writes rows; wakes who watches their flows."""
         result = await self.writer.commit(commit)
         self.watchers.notify(result.rows)
+        if self.sharing.store is None:
+            self.endings.note(commit, result.rows)
         return result
 
     def put(self, flow_id: str, make: Make) -> None:
@@ -385,6 +388,9 @@ class Engine(Errands):
 
     async def result(self, flow_id: str, timeout: float | None = None) -> dict[str, Any] | None:
         """Waits for a flow's end (or a cell's result); None when the time is over before."""
+        ended = self.endings.of(flow_id)
+        if ended is not None:
+            return history.result(ended)
         flow_id = await self.resolve(flow_id)
         ticks = self.watch(flow_id, history.RESULT)
         self.timers.wait(1)

@@ -1,6 +1,6 @@
-"""Who watches flows, and how they are told of new rows.
+"""Who watches flows, and how they are told of new rows; and how flows ended of late, for who asks a moment too late to be told.
 
-In: rows that were committed. Out: ticks. The one rule: from the first tick on, no commit is missed;
+In: rows that were committed. Out: ticks, and endings. The one rule: from the first tick on, no commit is missed;
 several between two looks are one tick.
 """
 
@@ -10,7 +10,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
-from flowmetal.store.protocol import Row
+from flowmetal.store import kinds
+from flowmetal.store.protocol import Commit, Row
+
+ENDINGS = 256
+"""How many endings are remembered."""
+ENDING_BYTES = 4096
+"""Longer ones are not."""
 
 
 @dataclass(slots=True, eq=False)
@@ -68,3 +74,28 @@ class Watchers:
             self._of[flow_id].discard(watcher)
             if not self._of[flow_id]:
                 del self._of[flow_id]
+
+
+class Endings:
+    """The last rows of flows that have ended lately: most results are asked for at about that time, and asking the store takes as long as a step.
+
+    Cells are not among them, whose result may stand in an earlier row. For a store of which nobody else writes.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[str, Row] = {}
+
+    def note(self, commit: Commit, rows: Sequence[Row]) -> None:
+        """A commit is on disk: what ended with it is remembered, what goes on or was removed is not."""
+        for flow_id in commit.remove:
+            self._rows.pop(flow_id, None)
+        for row in rows:
+            self._rows.pop(row.flow_id, None)
+            if row.kind in kinds.ENDING and len(row.data) <= ENDING_BYTES and '"ns":' not in row.data:  # which every cell's has
+                self._rows[row.flow_id] = row
+        while len(self._rows) > ENDINGS:
+            del self._rows[next(iter(self._rows))]
+
+    def of(self, flow_id: str) -> Row | None:
+        """The row with which the flow ended, if that was lately, and nothing came after it."""
+        return self._rows.get(flow_id)

@@ -349,6 +349,32 @@ async def test_a_flow_that_crashes_the_engine_when_its_outcome_comes_opens_pause
 
 
 @scene
+async def test_a_flow_that_computed_beside_one_that_crashes_the_engine_is_not_paused_for_it(b: Bench) -> None:
+    """Both were computing at two crashes: the third time each has its turn alone, so that the crash is that one's."""
+    lives, counted = 0, []
+
+    def die(process: Any) -> None:
+        if process.state.steps and not process.open:
+            if lives == ENOUGH - 1:
+                counted.append([flow for flow, count in json.loads(b.store.get_meta("crashes") or "{}").items() if count == lives])
+            if lives < ENOUGH - 1 or process.flow_id == "poison":
+                raise asyncio.CancelledError  # the process is gone: nothing of this turn is written
+
+    b.options["after_slice"] = die
+    await b.restart()
+    await b.load("(defforeign work [n]) (defflow main [] (work 1) (loop [i 0] (if (< i 10) (recur (inc i)) i)))")
+    for flow in ("poison", "innocent"):
+        await b.engine.start_flow("main", [], flow_id=flow)
+    for lives in range(ENOUGH):  # noqa: B007  what `die` looks at
+        for _ in range(80):
+            await asyncio.sleep(0)
+        await b.restart()
+    await b.settle()
+    assert len(counted[0]) == 1, "only one is counted by a crash that comes now"
+    assert [b.status(flow) for flow in ("poison", "innocent")] == ["paused", "completed"]
+
+
+@scene
 async def test_counts_are_forgotten_when_the_flow_comes_through(b: Bench) -> None:
     await b.load("(defflow main [] (loop [] (receive) (recur)))")
     flow = await b.start("main")

@@ -129,7 +129,10 @@ class Actor:
         try:
             while self._has_work and not self.engine.closing:
                 known = self.process.seq if self.process is not None else known
-                await self._turn()
+                try:
+                    await self._turn()
+                finally:
+                    self.engine.crashes.turned(self.flow_id)
                 if self._has_work:
                     await asyncio.sleep(0)
             failed = False

@@ -4,6 +4,9 @@ In: which flows compute, from engines that may die at any moment. Out: for the n
 crashes in a row each was computing at. The one rule: what a crash is counted by is on disk before the
 flow computes. It costs nothing while there are no crashes: only flows that were running at one are
 watched, until they have come safely through their next arrival.
+
+Many compute at about the same time, and all of them are counted at a crash. So that none is paused for another's doing, or because
+somebody kills engines, those that were computing at all crashes but the last that it takes have their turns one at a time.
 """
 
 from __future__ import annotations
@@ -39,6 +42,9 @@ class CrashWatch:
         """Flows that are being taken up, with the crash that is counted: what comes after may fail, and is then done again."""
         self._changed: set[str] = set()
         """Where counts are to be written."""
+        self._alone = asyncio.Lock()
+        self._suspect: str | None = None
+        """The flow that has its last chance now, alone."""
         self._current: asyncio.Task[StoreError | None] | None = None
         self._next: asyncio.Task[StoreError | None] | None = None
         """Writes of the counts: the one under way, and the one after it."""
@@ -52,19 +58,26 @@ class CrashWatch:
         elif await call(store.get_meta, _STATE) != "open":
             await call(store.set_meta, _STATE, "open")
             return []
-        before: dict[str, int] = {}
-        for place in sorted({self._place(flow_id) for flow_id in running}):
+        enough: list[str] = []
+        places: dict[str, list[str]] = {}
+        for flow_id in running:
+            places.setdefault(self._place(flow_id), []).append(flow_id)
+        for place, flows in places.items():
             known: str | None = await call(store.get_meta, place)
-            before |= json.loads(known or "{}")
-        now = {flow_id: before.get(flow_id, 0) + 1 for flow_id in running}  # one that was not watched may have been computing
+            enough += await self._count(place, flows, json.loads(known or "{}"))
+        return enough
+
+    async def _count(self, place: str, flows: Sequence[str], before: dict[str, int]) -> list[str]:
+        """Counts the crash for flows of one place; gives those that are to be paused. It is on disk soon after what was counted before was
+        read: an engine that dies in between has the same crash counted twice."""
+        now = {flow_id: before.get(flow_id, 0) + 1 for flow_id in flows}  # one that was not watched may have been computing
         counts = {flow_id: self._counting.setdefault(flow_id, count) for flow_id, count in now.items()}
-        enough = [flow_id for flow_id, count in counts.items() if count >= ENOUGH]
         watched = {flow_id: count for flow_id, count in counts.items() if count < ENOUGH}
         self.watched |= watched
         self._on_disk |= dict.fromkeys(watched, _IDLE)
-        self._changed |= {self._place(flow_id) for flow_id in counts}
+        self._changed.add(place)
         await self._save()
-        return enough
+        return [flow_id for flow_id in flows if flow_id not in watched]
 
     def opened(self) -> None:
         """All of these flows are taken up."""
@@ -74,10 +87,21 @@ class CrashWatch:
         return _COUNTS if self.engine.sharing.store is None else f"{_COUNTS}/{share_of(flow_id)}"
 
     async def computing(self, flow_id: str) -> None:
-        """A watched flow is about to compute; returns when that is on disk."""
+        """A watched flow is about to compute; returns when that is on disk, and it may."""
         count = self.watched.get(flow_id)
-        if count is not None and self._on_disk.get(flow_id) != count:
+        if count is None:
+            return
+        if count == ENOUGH - 1:
+            await self._alone.acquire()
+            self._suspect = flow_id
+        if self._on_disk.get(flow_id) != count:
             await self._note(flow_id, count)
+
+    def turned(self, flow_id: str) -> None:
+        """A flow's turn is over, whatever came of it."""
+        if self._suspect == flow_id:
+            self._suspect = None
+            self._alone.release()
 
     async def resting(self, flow_id: str, safe: bool) -> None:
         """A watched flow has computed and waits. It is `safe` when it has taken an arrival, or waits for the outside: no longer watched."""

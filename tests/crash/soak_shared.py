@@ -10,6 +10,7 @@ here, and its log audited.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import signal
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+import psycopg
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from outside import Served
@@ -109,17 +111,26 @@ class SharedSoak(Soak):
         return up
 
     def _hold(self, place: int, seconds: float) -> None:
-        """Stops an interpreter for a while. For longer than its lease, it finds that the others have its flows, and ends by itself."""
+        """Stops an interpreter for a while. For longer than its lease, it finds that the others have its flows, and ends by itself; but where
+        all of them were on their way up, nobody has taken them, and it goes on."""
         member = self.members[place]
         os.kill(member.pid, signal.SIGSTOP)
         self.stops += 1
         self.over.wait(seconds)
         os.kill(member.pid, signal.SIGCONT)
         if seconds > LEASE_SECONDS:
-            process = psutil.Process(member.pid)
-            process.wait(60)
+            with contextlib.suppress(psutil.TimeoutExpired):
+                psutil.Process(member.pid).wait(10)
+            if member.running:
+                assert self._is_member(member.pid), "it was taken over, and goes on"
+                return
             member.reap()
             self.starts[place] = self.starting.submit(self._begin, member)
+
+    def _is_member(self, pid: int) -> bool:
+        """Whether the process has shares of the store, as the store sees it."""
+        with psycopg.connect(self.database, autocommit=True) as connection:
+            return any(who.split()[2] == str(pid) for (who,) in connection.execute("SELECT process FROM fm.interpreters").fetchall())
 
     def _calm(self) -> None:
         self.over.wait(self.calm)

@@ -37,5 +37,5 @@ def test_nothing_is_lost_or_done_twice_while_several_interpreters_are_killed_and
 @pytest.mark.timeout(2400)
 def test_nothing_is_lost_or_done_twice_by_four_interpreters_in_ten_minutes(tmp_path: Path, postgres: Server) -> None:
     run = soak_shared(tmp_path, postgres, seconds=660, seed=6, clients=4, interpreters=4)
-    assert run.kills >= 20 and run.stops >= 3 and run.server_restarts == 2
+    assert run.kills >= 20 and run.stops >= 3 and run.server_restarts >= 2
     assert min(run.ended[shape] for shape in SHAPES) >= 5

@@ -13,7 +13,8 @@ from stores import both
 from flowmetal.errors import StoreError
 from flowmetal.runtime.connector import Call, Completed, Failed
 from flowmetal.runtime.crashes import ENOUGH
-from flowmetal.runtime.rows import Draft
+from flowmetal.runtime.process import loader
+from flowmetal.runtime.rows import Draft, to_draft
 from flowmetal.store import kinds
 from flowmetal.store.protocol import Commit, Outcome
 
@@ -161,6 +162,28 @@ async def test_at_most_once_is_interrupted_only_after_its_sending_began(b: Bench
         await asyncio.sleep(0)
     assert sorted(sent) == [1, 2, 2], "what was not marked as begun is sent again"
     assert b.status(other) == "running"
+
+
+@scene
+async def test_a_call_at_most_once_that_is_taken_up_too_late_is_not_sent_again(b: Bench) -> None:
+    """What was read of it before its outcome came says that it was never sent."""
+    sent: list[int] = []
+
+    async def perform(call: Call) -> Completed:
+        await call.attempt_started(call.attempt)
+        sent.append(call.step)
+        return Completed("done")
+
+    b.world.perform = perform  # type: ignore[method-assign,assignment]
+    await b.load("(defforeign work []) (defflow main [] [(work) (receive)])")
+    flow = await b.start("main")
+    request = next(row for row in b.store.rows(flow) if row.kind == kinds.EFFECT_REQUESTED)
+    run = json.loads(b.store.rows(flow)[0].data)["run"]
+    b.engine.dispatcher.begin(flow, run, to_draft(request, loader(b.engine.definitions.registry)), [])
+    await b.settle()
+    assert sent == [1] and not b.engine.dispatcher.calls
+    await b.engine.send(flow, "on")
+    assert await b.result(flow) == ["done", "on"]
 
 
 @scene

@@ -85,6 +85,8 @@ def _again(engine: Engine, row: Row) -> Any:
         if await _is_over(engine, row):
             engine.dispatcher.let_go(row.flow_id, row.step or 0)
             return
+        if not engine.sharing.owns(row.flow_id):  # given up meanwhile: whoever has it now begins it
+            return
         if row.step is not None and not engine.dispatcher.has(row.flow_id, row.step):
             engine.dispatcher.begin(row.flow_id, history.run_of(rows, row), to_draft(row, load), attempts)
             if len(attempts) < len(made):

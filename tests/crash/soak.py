@@ -10,6 +10,8 @@ open files and tasks are looked at. At the end the store is opened here, and its
 from __future__ import annotations
 
 import argparse
+import contextlib
+import http.client
 import itertools
 import json
 import random
@@ -176,14 +178,12 @@ class Soak:
                 with urllib.request.urlopen(request, timeout=60) as answer:
                     return answer.status, json.load(answer)
             except urllib.error.HTTPError as error:
-                if error.code < 500:
-                    return error.code, json.load(error)
-                problem: Any = error.read()
-            except (OSError, ValueError) as error:  # it was killed before its answer was whole
-                problem = error
-            except Exception as error:
-                if type(error).__module__ != "http.client":
-                    raise
+                problem: Any = error
+                with contextlib.suppress(http.client.HTTPException, OSError):  # it was killed before its answer was whole
+                    problem = error.read()
+                    if error.code < 500:
+                        return error.code, json.loads(problem)
+            except (OSError, ValueError, http.client.HTTPException) as error:
                 problem = error
             time.sleep(0.03)
         raise AssertionError(f"{method} {path} was not answered within {PATIENCE:.0f} s: {problem}")

@@ -63,6 +63,18 @@ def if_open(step: int, draft: Draft) -> Make:
     return lambda process: draft if is_open(process, step) else None
 
 
+def beginning(step: int, facts: dict[str, Any]) -> tuple[Make, Callable[[], bool]]:
+    """The row that says that an attempt of a step at most once begins, unless the step has its outcome already; and whether it was made,
+    the last time that it was to be. Without it nothing may be sent."""
+    made: list[bool] = []
+
+    def make(process: Process) -> Draft | None:
+        made.append(is_open(process, step))
+        return Draft(kinds.ATTEMPT_STARTED, step, None, dict(facts)) if made[-1] else None
+
+    return make, lambda: bool(made) and made[-1]
+
+
 def _row(action: str, facts: dict[str, Any], key: str | None) -> Draft:
     return Draft(WRITES[action], None, None, dict(facts), key=key)
 

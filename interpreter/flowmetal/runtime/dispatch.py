@@ -20,7 +20,7 @@ from flowmetal.lang.values import Duration, ErrorValue, Instant, kw
 from flowmetal.runtime import inside, topics
 from flowmetal.runtime.book import BEGIN
 from flowmetal.runtime.connector import Call, Completed, Connector, Desk, Failed, performed
-from flowmetal.runtime.control import Make, control, if_open, is_open
+from flowmetal.runtime.control import Make, beginning, control, if_open
 from flowmetal.runtime.process import Process
 from flowmetal.runtime.promises import leaving, outcome_draft
 from flowmetal.runtime.queues import asked_queue, begins_later, call_options, queue_name, shortened
@@ -277,15 +277,9 @@ class Dispatcher:
             await self._record(flow_id, if_open(step, Draft(kinds.ATTEMPT_FAILED, step, None, facts, {"error": value})))
 
         async def attempt_started(attempt: int) -> None:
-            written = False
-
-            def make(process: Process) -> Draft | None:
-                nonlocal written
-                written = is_open(process, step)
-                return Draft(kinds.ATTEMPT_STARTED, step, None, {"attempt": attempt}) if written else None
-
+            make, made = beginning(step, {"attempt": attempt})
             await self._record(flow_id, make)
-            if not written:  # it has its outcome: this call was begun from what was read before that, and is nobody's
+            if not made():  # it has its outcome: this call was begun from what was read before that, and is nobody's
                 raise asyncio.CancelledError
 
         last = attempts[-1] if attempts else None

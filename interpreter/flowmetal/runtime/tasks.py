@@ -18,9 +18,8 @@ from flowmetal.lang.persistent import EMPTY_MAP, Map
 from flowmetal.lang.plain import to_plain
 from flowmetal.lang.secrets import Secret, replaced
 from flowmetal.lang.values import ErrorValue, Instant, kw
-from flowmetal.runtime.control import is_open
+from flowmetal.runtime.control import beginning
 from flowmetal.runtime.leases import Lease, Leases, Step, Task, failed
-from flowmetal.runtime.process import Process
 from flowmetal.runtime.queues import asked_queue
 from flowmetal.runtime.retries import NO_RETRY, parse_retry, seconds
 from flowmetal.runtime.rows import Draft
@@ -364,20 +363,15 @@ class Tasks(Leases):
         task = lease.task
         if not task.once:
             return True
-        there: list[bool] = []
-
-        def make(process: Process) -> Draft | None:
-            there.append(is_open(process, task.step))
-            return Draft(kinds.ATTEMPT_STARTED, task.step, None, {"attempt": task.attempt, "task": lease.id}) if there[-1] else None
-
+        make, made = beginning(task.step, {"attempt": task.attempt, "task": lease.id})
         try:
             await self.engine.deliver(task.flow_id, make)
         except BaseException:
             self._give_back(lease)
             raise
-        if task.guest and not there[-1]:
+        if task.guest and not made():
             self.end(lease)
-        return bool(there and there[-1]) and lease.id in self.leases
+        return made() and lease.id in self.leases
 
     def _described(self, lease: Lease) -> dict[str, Any]:
         task = lease.task

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flowmetal.cli.exits import DONE, FAILED
+from flowmetal.cli.interrupts import run_async
 from flowmetal.cli.options import common
 from flowmetal.cli.output import remark
 from flowmetal.client.store_url import StoreUrl, resolve
@@ -32,8 +33,8 @@ def stop(every: bool, store: str | None) -> int:
     if where.kind == "memory":
         raise click.UsageError("a store in memory ends with its program")
     if where.kind == "postgresql":
-        return asyncio.run(_stop_members(where, every))
-    return asyncio.run(_stop_host(where))
+        return run_async(_stop_members(where, every))
+    return run_async(_stop_host(where))
 
 
 async def _stop_host(where: StoreUrl) -> int:

@@ -70,8 +70,7 @@ class CrashWatch:
     async def _count(self, place: str, flows: Sequence[str], before: dict[str, int]) -> list[str]:
         """Counts the crash for flows of one place; gives those that are to be paused. It is on disk soon after what was counted before was
         read: an engine that dies in between has the same crash counted twice."""
-        now = {flow_id: before.get(flow_id, 0) + 1 for flow_id in flows}  # one that was not watched may have been computing
-        counts = {flow_id: self._counting.setdefault(flow_id, count) for flow_id, count in now.items()}
+        counts = {flow_id: self._counting.setdefault(flow_id, before.get(flow_id, 0) + 1) for flow_id in flows}  # one not watched may have been computing
         watched = {flow_id: count for flow_id, count in counts.items() if count < ENOUGH}
         self.watched |= watched
         self._on_disk |= dict.fromkeys(watched, _IDLE)
